@@ -1,0 +1,119 @@
+package sys
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrStatusUnknown says that a process has ended and this kernel does not tell how.
+var ErrStatusUnknown = errors.New("exit status not visible on this kernel (Linux 6.15 shows it)")
+
+// A Pidfd refers to one process, which need not be a child; pidfd_open(2).
+type Pidfd struct {
+	pid  int
+	file *os.File
+}
+
+// OpenPidfd returns a Pidfd for the process pid; ESRCH if there is none.
+func OpenPidfd(pid int) (*Pidfd, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("pidfd_open %d: %w", pid, err)
+	}
+	// A non-blocking descriptor joins the runtime's poller: one epoll instance
+	// serves every Pidfd, and waiting costs a goroutine, not a thread.
+	return &Pidfd{pid: pid, file: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+// Close releases the descriptor; the process is not touched.
+func (p *Pidfd) Close() error { return p.file.Close() }
+
+// Wait returns the wait status of the process once it has ended, or
+// ErrStatusUnknown. The status of a process that is not a child is in its
+// /proc/PID/stat while it is a zombie, and with its pidfd once it was reaped
+// (PIDFD_GET_INFO, PIDFD_INFO_EXIT, Linux 6.15); it waits at most linger for the
+// latter after the process ended.
+func (p *Pidfd) Wait(linger time.Duration) (syscall.WaitStatus, error) {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var status syscall.WaitStatus
+	known, ended := false, false
+	err = conn.Read(func(fd uintptr) bool {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(poll, 0); err == unix.EINTR || err == nil && n == 0 {
+			return false
+		}
+		if status, known = exitInfo(fd); known {
+			return true
+		}
+		if status, known = zombieStatus(p.pid); known {
+			return true
+		}
+		if !ended {
+			ended = true
+			if p.file.SetReadDeadline(time.Now().Add(linger)) != nil {
+				return true
+			}
+		}
+		return poll[0].Revents&unix.POLLHUP != 0 // reaped, and nothing more will be said
+	})
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, fmt.Errorf("wait for process %d: %w", p.pid, err)
+	}
+	if !known {
+		return 0, ErrStatusUnknown
+	}
+	return status, nil
+}
+
+// exitInfo asks the pidfd; the kernel answers once the process was reaped.
+func exitInfo(fd uintptr) (syscall.WaitStatus, bool) {
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	if err := unix.IoctlPidfdInfo(int(fd), &info); err != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
+		return 0, false
+	}
+	return syscall.WaitStatus(uint32(info.Exit_code)), true
+}
+
+// zombieStatus reads exit_code, the 52nd and last field of /proc/PID/stat, which
+// is shown to those who may ptrace the process; proc_pid_stat(5).
+func zombieStatus(pid int) (syscall.WaitStatus, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, false
+	}
+	i := bytes.LastIndexByte(b, ')')
+	if i < 0 {
+		return 0, false
+	}
+	f := bytes.Fields(b[i+1:])
+	if len(f) < 50 || (f[0][0] != 'Z' && f[0][0] != 'X') {
+		return 0, false
+	}
+	code, err := strconv.ParseUint(string(f[49]), 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	return syscall.WaitStatus(code), code != 0 || mayTrace(pid)
+}
+
+// mayTrace tells a real exit code 0 from one that the kernel hides: it shows the
+// field to root and to the process's own user; ptrace(2), PTRACE_MODE_READ_FSCREDS.
+func mayTrace(pid int) bool {
+	euid := os.Geteuid()
+	if euid == 0 {
+		return true
+	}
+	var st unix.Stat_t
+	err := unix.Stat("/proc/"+strconv.Itoa(pid), &st)
+	return err == nil && int(st.Uid) == euid
+}

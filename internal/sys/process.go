@@ -1,0 +1,85 @@
+package sys
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Peer is the process at the other end of a unix socket, as the kernel saw it
+// at connect(2); unix(7), SO_PEERCRED.
+type Peer struct {
+	Pid, UID, GID int
+}
+
+// PeerOf returns the peer of a connected unix socket. A peer outside this pid
+// namespace has pid 0, which is an error.
+func PeerOf(c *net.UnixConn) (Peer, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return Peer{}, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return Peer{}, err
+	}
+	if cerr != nil {
+		return Peer{}, fmt.Errorf("getsockopt SO_PEERCRED: %w", cerr)
+	}
+	if cred.Pid == 0 {
+		return Peer{}, fmt.Errorf("SO_PEERCRED names no process: the peer is in a pid namespace that is not visible here")
+	}
+	return Peer{Pid: int(cred.Pid), UID: int(cred.Uid), GID: int(cred.Gid)}, nil
+}
+
+// Kill sends a signal to one process; kill(2).
+func Kill(pid int, sig syscall.Signal) error { return unix.Kill(pid, sig) }
+
+// ForegroundGroup returns the process group that reads from the controlling
+// terminal; ENXIO when this process has none; tcgetpgrp(3).
+func ForegroundGroup() (int, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = tty.Close() }()
+	return unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+}
+
+// SameFile reports whether two descriptors are one open file or one file.
+func SameFile(a, b *os.File) bool {
+	x, err := a.Stat()
+	if err != nil {
+		return false
+	}
+	y, err := b.Stat()
+	return err == nil && os.SameFile(x, y)
+}
+
+// TryLock takes an exclusive flock(2) on f without waiting; false when another
+// open file description holds it.
+func TryLock(f *os.File) (bool, error) {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("flock %s: %w", f.Name(), err)
+	}
+	return true, nil
+}
+
+// KernelRelease returns what `uname -r` prints.
+func KernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
