@@ -116,9 +116,9 @@ func PollPri(fd int, d time.Duration) (bool, error) {
 	}
 }
 
-// Lock takes an exclusive advisory lock on an open file or directory, flock(2),
+// LockFD takes an exclusive advisory lock on an open file or directory, flock(2),
 // without waiting; EWOULDBLOCK if another holds it. Closing fd releases it.
-func Lock(fd int) error {
+func LockFD(fd int) error {
 	return retry(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
 }
 
