@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -44,3 +45,40 @@ func (e *FileError) Error() string {
 
 // Unwrap gives the cause.
 func (e *FileError) Unwrap() error { return e.Err }
+
+var errTreeClosed = errors.New("the tree is closed")
+
+// A NameError is a run id or leaf name that cannot be a cgroup's name.
+type NameError struct{ Name string }
+
+func (e *NameError) Error() string {
+	return fmt.Sprintf("%q cannot name a cgroup: use 1 to 128 of A-Z a-z 0-9 - _ . : @, not only dots", e.Name)
+}
+
+// A DelegationError is the failure of every way to a subtree, with each reason.
+// It matches ErrNoDelegation.
+type DelegationError struct{ Refused []Refusal }
+
+func (e *DelegationError) Error() string {
+	var b strings.Builder
+	b.WriteString(ErrNoDelegation.Error())
+	for i, r := range e.Refused {
+		b.WriteString([]string{"; ", ": "}[min(1, max(0, 1-i))])
+		b.WriteString(r.Via)
+		b.WriteString(": ")
+		b.WriteString(r.Err.Error())
+	}
+	return b.String()
+}
+
+// Is matches ErrNoDelegation.
+func (e *DelegationError) Is(target error) bool { return target == ErrNoDelegation }
+
+// Unwrap gives each way's reason.
+func (e *DelegationError) Unwrap() []error {
+	errs := make([]error, len(e.Refused))
+	for i, r := range e.Refused {
+		errs[i] = r.Err
+	}
+	return errs
+}
