@@ -25,7 +25,7 @@ type Profile struct {
 	Nominal int64 // what the vendor sells
 	Memory  int64 // what the operating system shows: MemTotal, or the limit of the container
 	Swap    int64
-	Pids    int64 // pids.max of the whole run
+	Pids    int64 // pids.max of the whole run; 0 is "by the rule" (MachinePids)
 
 	// Basis says how Memory is known, Source where the figures come from.
 	Basis  Basis
@@ -93,9 +93,8 @@ type Caps struct {
 
 // An Expectation is what the machine was seen to hold with so many workers.
 type Expectation struct {
-	Workers   int
-	From, To  int64 // bytes
-	Condition string
+	Workers  int
+	From, To int64 // bytes
 }
 
 // Host is this machine, as its kernel shows it.
@@ -107,36 +106,6 @@ type Host struct {
 	// swap limit; 0 where there is none.
 	Limit     int64
 	SwapLimit int64 // -1 where no swap is allowed
-}
-
-// Overrides are the flags that change a profile; "" leaves a figure as it is.
-type Overrides struct {
-	Memory       string // --memory: memory.max of the run; a size, or a percentage of the profile's memory
-	Swap         string // --swap: a size, or a percentage of the profile's swap
-	Pids         string // --pids: tasks
-	CPUs         string // --cpus: whole or fractional
-	Workers      string // -n, --workers: a number or "auto"
-	WorkerMemory string // --worker-memory: a size, or a percentage of the budget
-	WorkerSwap   string // --worker-swap: a size, or a percentage of the machine's swap
-	WorkerPids   string // --worker-pids: tasks
-}
-
-// A Machine is what a run is held to; every number is final, and a multiple of
-// 64 KiB where it is memory, so that the kernel reads back what was written.
-type Machine struct {
-	Name    string
-	VCPUs   float64 // as the profile says; CPUMax is what is written
-	Memory  int64   // what the machine's operating system shows
-	Budget  int64   // machine/ memory.max
-	Swap    int64   // machine/ memory.swap.max
-	Pids    int64   // machine/ pids.max
-	Workers int     // at most so many at once
-	Worker  Caps    // each worker's leaf
-	Main    int64   // what is left to the command when all workers are at their caps
-	// Notes are what a user should know, a sentence each: a machine that is larger
-	// than this host, a command left with little.
-	Notes []string
-
-	// Profile is what the machine was made from.
-	Profile *Profile
+	// CPULimit is the CPU limit of that cgroup (cpu.max, as a number of CPUs); 0 for none.
+	CPULimit float64
 }

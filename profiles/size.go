@@ -115,7 +115,8 @@ func mulDiv(a, b, c uint64) (n int64, ok bool) {
 	return int64(q), true
 }
 
-// FormatSize writes n bytes for a reader, to the nearest tenth: "768 MiB", "1.9 GiB".
+// FormatSize writes n bytes for a reader, in binary units: exactly where two decimals
+// suffice ("768 MiB", "3.25 GiB"), otherwise to the nearest tenth ("1.9 GiB").
 func FormatSize(n int64) string {
 	if n < 0 {
 		return strconv.FormatInt(n, 10) + " B"
@@ -131,14 +132,19 @@ func FormatSize(n int64) string {
 	case n >= KiB:
 		unit, name = KiB, "KiB"
 	}
-	whole, tenth := n/unit, (n%unit*10+unit/2)/unit
-	if tenth == 10 {
-		whole, tenth = whole+1, 0
+	return formatIn(n, unit) + " " + name
+}
+
+// formatIn writes n/unit as FormatSize does.
+func formatIn(n, unit int64) string {
+	whole, rest := n/unit, n%unit
+	hundredths := rest * 100 / unit
+	if rest*100%unit != 0 {
+		tenths := (rest*10 + unit/2) / unit
+		whole, hundredths = whole+tenths/10, tenths%10*10
 	}
-	if tenth == 0 {
-		return fmt.Sprintf("%d %s", whole, name)
-	}
-	return fmt.Sprintf("%d.%d %s", whole, tenth, name)
+	s := fmt.Sprintf("%d.%02d", whole, hundredths)
+	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }
 
 // FormatExact writes n bytes so that ParseSize reads the same number again, in the
