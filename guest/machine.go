@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -60,6 +63,8 @@ type Machine struct {
 	// Warn, when set, is told what does not stop the machine but may spoil the
 	// run, such as a guest larger than the host's available memory.
 	Warn func(message string)
+
+	run *running // once started
 }
 
 // A NetworkMode says what a guest can reach.
@@ -71,33 +76,104 @@ const (
 	NetworkPasst    NetworkMode = "passt" // the host's network, through the passt program
 )
 
-// An ExitError says that the command ended with a status other than 0.
-type ExitError struct {
-	// Code is the exit status, 128+n when signal n ended the command, 126 when
-	// it could not be executed and 127 when it was not found.
-	Code int
-	// Reason says why the command was not started, with codes 126 and 127.
-	Reason string
-}
-
-func (e *ExitError) Error() string {
-	if e.Reason != "" {
-		return e.Reason
+// Start boots the machine and returns once its kernel process runs; Wait must
+// follow. When ctx is done the guest is told to power off, and killed if it does
+// not.
+func (m *Machine) Start(ctx context.Context) error {
+	if m.run != nil {
+		return errors.New("guest: machine already started")
 	}
-	return fmt.Sprintf("exit status %d", e.Code)
+	if err := m.check(); err != nil {
+		return fmt.Errorf("guest: %w", err)
+	}
+	r, err := m.start()
+	if err != nil {
+		return fmt.Errorf("guest: %w", err)
+	}
+	m.run = r
+	go r.supervise(ctx)
+	return nil
 }
-
-// Start boots the machine and returns once the kernel runs; Wait must follow.
-// When ctx is done the guest is told to power off, and killed if it does not.
-func (m *Machine) Start(ctx context.Context) error { return errors.ErrUnsupported }
 
 // Wait returns when the command has ended and nothing of the machine is left:
 // nil for status 0, an *ExitError for another status, and any other error when
-// the machine itself failed; that error carries the end of its console.
-func (m *Machine) Wait() error { return errors.ErrUnsupported }
+// the machine itself failed.
+func (m *Machine) Wait() error {
+	if m.run == nil {
+		return errors.New("guest: machine not started")
+	}
+	<-m.run.done
+	return m.run.err
+}
 
-// Signal sends a signal to the command's process, and to that one only.
-func (m *Machine) Signal(s os.Signal) error { return errors.ErrUnsupported }
+// Signal sends a signal to the command's process, and to that one only; SIGCONT
+// goes to its process group. Before the command runs it is kept for it.
+func (m *Machine) Signal(s os.Signal) error {
+	sig, ok := s.(syscall.Signal)
+	if !ok {
+		return fmt.Errorf("guest: %v is no signal of this system", s)
+	}
+	if m.run == nil {
+		return errors.New("guest: machine not started")
+	}
+	select {
+	case <-m.run.done:
+		return os.ErrProcessDone
+	default:
+		return m.run.link.send(message{Signal: int(sig)})
+	}
+}
 
 // Console returns the last part of what the guest kernel printed.
-func (m *Machine) Console() string { return "" }
+func (m *Machine) Console() string {
+	if m.run == nil {
+		return ""
+	}
+	return m.run.console.String()
+}
+
+// check refuses what cannot work before anything is made.
+func (m *Machine) check() error {
+	if len(m.Args) == 0 {
+		return errors.New("no command")
+	}
+	if m.Memory < minMemory {
+		return fmt.Errorf("memory of %s: a guest needs at least %s", mib(m.Memory), mib(minMemory))
+	}
+	if m.Overlay && m.Modules == "" {
+		return errors.New("an overlay needs the kernel's overlay module: no module directory given")
+	}
+	for _, p := range []struct{ what, path string }{
+		{"program", m.Args[0]}, {"init", m.Init}, {"working directory", m.Dir}, {"run directory", m.RunDir},
+	} {
+		if !filepath.IsAbs(p.path) {
+			return fmt.Errorf("%s %q: must be an absolute path", p.what, p.path)
+		}
+		if own := ownDir(p.path); own != "" {
+			return fmt.Errorf("%s %s: %s of a guest is its own, not the host's; use a path elsewhere", p.what, p.path, own)
+		}
+	}
+	// The kernel splits its command line at these, and its block driver a path.
+	if strings.ContainsFunc(m.RunDir, func(r rune) bool { return r <= ' ' || r == 0x7f }) || strings.ContainsAny(m.RunDir, `,:"'\\`) {
+		return fmt.Errorf("run directory %q: a kernel command line cannot carry white space, quotes, commas, colons or backslashes; set TMPDIR to a plain path", m.RunDir)
+	}
+	if st, err := os.Stat(m.RunDir); err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	} else if !st.IsDir() {
+		return fmt.Errorf("run directory %s: not a directory", m.RunDir)
+	}
+	return nil
+}
+
+// minMemory is what the kernel, process 1 and a small command need, in bytes.
+const minMemory = 64 << 20
+
+// ownDir returns the directory over path on which a guest mounts its own files.
+func ownDir(path string) string {
+	for _, d := range []string{"/dev", "/proc", "/sys", "/run"} {
+		if path == d || strings.HasPrefix(path, d+"/") {
+			return d
+		}
+	}
+	return ""
+}

@@ -25,3 +25,13 @@ func WaitReadable(fd, cancel int) (bool, error) {
 
 // PendingInput returns the bytes that a pipe or terminal holds unread; FIONREAD.
 func PendingInput(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) }
+
+// ReadableNow reports whether fd can be read without blocking, at its end too.
+func ReadableNow(fd int) (bool, error) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	if err == unix.EINTR {
+		return false, nil
+	}
+	return n > 0, err
+}

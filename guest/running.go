@@ -1,0 +1,567 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/sandrun/sandrun/internal/sys"
+)
+
+const (
+	defaultBootTimeout = 20 * time.Second
+	// offDelay is how long a guest that was told to power off may take: it kills
+	// its processes and writes its caches out.
+	offDelay = 5 * time.Second
+	// waitDelay is how long output may take once the kernel is gone.
+	waitDelay = 5 * time.Second
+)
+
+// A running is a machine between Start and Wait.
+type running struct {
+	m        *Machine
+	w        wiring
+	link     *link
+	console  *console
+	cmd      *exec.Cmd
+	seat     seat
+	exited   <-chan error
+	pumps    map[string]*pump
+	feed     *feeder
+	chunks   *chunks
+	term     *terminal
+	net      *passt
+	messages chan message
+	signals  chan os.Signal
+	over     chan struct{} // closed when the kernel process has ended
+	done     chan struct{} // closed when err is final
+	err      error
+
+	outErr chan error // failures to write the host's streams
+}
+
+// start makes everything and starts the kernel process.
+func (m *Machine) start() (_ *running, err error) {
+	if m.Warn != nil {
+		if free, err := availableMemory(); err == nil && free < m.Memory {
+			m.Warn(fmt.Sprintf("the guest may use %s of memory, and the host has %s available", mib(m.Memory), mib(free)))
+		}
+	}
+	memory, err := memoryDir(m.Memory, m.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	r := &running{
+		m:        m,
+		console:  &console{done: make(chan struct{})},
+		pumps:    make(map[string]*pump),
+		messages: make(chan message),
+		signals:  make(chan os.Signal, 16),
+		over:     make(chan struct{}),
+		done:     make(chan struct{}),
+		outErr:   make(chan error, 4),
+	}
+	defer func() {
+		for _, f := range r.w.theirs {
+			_ = f.Close()
+		}
+		if err != nil {
+			r.release()
+			err = errors.Join(err, removeLeftovers(m.RunDir))
+		}
+	}()
+	if err := os.Mkdir(filepath.Join(m.RunDir, shareName), 0o700); err != nil {
+		return nil, fmt.Errorf("the run directory is in use: %w", err)
+	}
+	if err := os.Symlink(m.Init, filepath.Join(m.RunDir, initName)); err != nil {
+		return nil, err
+	}
+	if r.seat, err = takeSeat(); err != nil {
+		return nil, err
+	}
+	args := m.kernelArgs()
+	if m.Swap > 0 {
+		if err := makeSwap(filepath.Join(m.RunDir, swapName), m.Swap); err != nil {
+			return nil, err
+		}
+		args = append(args, "ubd0="+filepath.Join(m.RunDir, swapName))
+	}
+	s := &spec{
+		Args: m.Args, Env: m.Env, Dir: m.Dir,
+		Swap: m.Swap > 0, Network: m.Network,
+		Facts: m.hostFacts(r.seat.cpu),
+	}
+	if s.Hostname, err = os.Hostname(); err != nil {
+		return nil, err
+	}
+	if m.Overlay {
+		s.Overlay = filepath.Join(m.Modules, "overlay.ko")
+	}
+	if err := r.wire(s); err != nil {
+		return nil, err
+	}
+	if m.Network == NetworkPasst {
+		if r.net, err = startPasst(); err != nil {
+			return nil, err
+		}
+		// The child's copy is among theirs, which are closed once it has them.
+		fd := r.w.give(r.net.kernel)
+		r.net.kernel = nil
+		args = append(args, r.net.kernelArgument(fd))
+	}
+	if err := m.writeSpec(s); err != nil {
+		return nil, err
+	}
+
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = null.Close() }()
+	logR, logW, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = logW.Close() }()
+	r.w.closers = append(r.w.closers, logR)
+
+	r.cmd = exec.Command(m.Kernel, append(args, r.w.args...)...)
+	r.cmd.Env = []string{"TMPDIR=" + memory}
+	r.cmd.Dir = "/"
+	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = null, logW, logW
+	r.cmd.ExtraFiles = r.w.theirs
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if r.exited, err = startKernel(r.cmd, r.seat.cpu); err != nil {
+		return nil, fmt.Errorf("start the guest kernel %s: %w", m.Kernel, err)
+	}
+	go r.console.follow(logR)
+	for _, p := range r.pumps {
+		go p.run()
+	}
+	go r.listen()
+	return r, nil
+}
+
+// wire makes the lines between the two kernels, and says in the spec what each
+// of the command's streams is.
+func (r *running) wire(s *spec) error {
+	ctlR, out, err := r.w.pipe(false)
+	if err != nil {
+		return err
+	}
+	ctlW, in, err := r.w.pipe(true)
+	if err != nil {
+		return err
+	}
+	r.link = newLink(ctlR, ctlW)
+	r.link.hold()
+	r.w.line(lineControl, channel(in), channel(out))
+
+	files := [3]*os.File{r.m.Stdin, r.m.Stdout, r.m.Stderr}
+	var tty *os.File
+	for i, f := range files {
+		switch {
+		case f == nil:
+			s.Streams[i] = asNull
+		case isTerminal(f):
+			s.Streams[i] = asTerminal
+			// What the terminal shows goes where output goes, if that is it.
+			if tty == nil || stream(i) == stdout {
+				tty = f
+			}
+		case stream(i) == stderr && s.Streams[stdout] == asPipe && sys.SameFile(f, files[stdout]):
+			s.Streams[i] = asStdout
+		default:
+			s.Streams[i] = asPipe
+		}
+	}
+	if s.Streams[stdout] == asPipe {
+		if err := r.output(lineStdout, stdout, files[stdout]); err != nil {
+			return err
+		}
+	}
+	if s.Streams[stderr] == asPipe {
+		if err := r.output(lineStderr, stderr, files[stderr]); err != nil {
+			return err
+		}
+	}
+	switch s.Streams[stdin] {
+	case asPipe:
+		r.chunks = &chunks{
+			dir: filepath.Join(r.m.RunDir, shareName), link: r.link,
+			credits: make(chan struct{}, chunkCredits), quit: r.over,
+		}
+		for range chunkCredits {
+			r.chunks.credits <- struct{}{}
+		}
+		r.feed, err = newFeeder(files[stdin], r.chunks.pass, func() { _ = r.link.send(message{EOF: true}) })
+		if err != nil {
+			return err
+		}
+	}
+	if tty == nil {
+		return nil
+	}
+	return r.wireTerminal(s, tty, files[stdin])
+}
+
+func (r *running) output(line int, name stream, to *os.File) error {
+	from, fd, err := r.w.pipe(false)
+	if err != nil {
+		return err
+	}
+	r.w.line(line, "null", channel(fd))
+	// A descriptor of our own: the runtime ends a program that writes to a closed
+	// pipe on descriptor 1 or 2, and here that is the command's affair.
+	own, err := sys.Dup(to)
+	if err != nil {
+		return err
+	}
+	r.w.closers = append(r.w.closers, own)
+	r.pumps[name.String()] = newPump(from, own, func(err error) {
+		if !isClosedPipe(err) {
+			r.fault(fmt.Errorf("write the guest's %s: %w", name, err))
+		}
+		// The command sees it as it would on the host: its own pipe is closed.
+		_ = r.link.send(message{Closed: name})
+	})
+	return nil
+}
+
+func (r *running) wireTerminal(s *spec, tty, in *os.File) (err error) {
+	input := s.Streams[stdin] == asTerminal
+	if r.term, err = newTerminal(tty, input); err != nil {
+		return err
+	}
+	s.Termios, s.Winsize = r.term.guestTermios(), r.term.size()
+
+	shown, out, err := r.w.pipe(false)
+	if err != nil {
+		return err
+	}
+	own, err := sys.Dup(tty)
+	if err != nil {
+		return err
+	}
+	r.w.closers = append(r.w.closers, own)
+	r.pumps[asTerminal] = newPump(shown, own, func(err error) {
+		r.fault(fmt.Errorf("write the terminal: %w", err))
+	})
+	from := "null"
+	if input {
+		typed, fd, err := r.w.pipe(true)
+		if err != nil {
+			return err
+		}
+		from = channel(fd)
+		pass := func(b []byte) error { _, err := typed.Write(b); return err }
+		if r.feed, err = newFeeder(in, pass, func() {}); err != nil {
+			return err
+		}
+	}
+	r.w.line(lineTerminal, from, channel(out))
+	return nil
+}
+
+// fault records a failure beside the command's own end.
+func (r *running) fault(err error) {
+	select {
+	case r.outErr <- err:
+	default:
+	}
+}
+
+// listen passes the guest's messages on until the control line ends.
+func (r *running) listen() {
+	defer close(r.messages)
+	for {
+		m, err := r.link.receive()
+		if err != nil {
+			return
+		}
+		select {
+		case r.messages <- m:
+		case <-r.over:
+			return
+		}
+	}
+}
+
+// supervise runs the machine from its start to its end.
+func (r *running) supervise(ctx context.Context) {
+	defer close(r.done)
+	defer r.restoreOnPanic()
+	signal.Notify(r.signals, r.m.Forward...)
+	if len(r.m.Forward) == 0 {
+		signal.Stop(r.signals) // no signals given means all of them
+	}
+	if r.term != nil {
+		signal.Notify(r.signals, syscall.SIGWINCH, syscall.SIGCONT)
+	}
+	boot := time.NewTimer(orDefault(r.m.BootTimeout, defaultBootTimeout))
+	defer boot.Stop()
+	netUp := make(chan error, 1)
+	if r.net != nil {
+		netCtx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() { netUp <- r.net.Ready(netCtx) }()
+	}
+	var life, force <-chan time.Time
+	if r.m.Timeout > 0 {
+		t := time.NewTimer(r.m.Timeout)
+		defer t.Stop()
+		life = t.C
+	}
+	var (
+		cause, verdict error
+		up             bool
+		end            *ending
+		drained        chan struct{}
+		canceled       = ctx.Done()
+		messages       = r.messages
+	)
+	off := func(why error) {
+		if cause == nil {
+			cause = why
+		}
+		if !up {
+			killKernel(r.cmd.Process.Pid)
+			return
+		}
+		_ = r.link.send(message{Off: true})
+		force = time.After(offDelay)
+	}
+	for running := true; running; {
+		select {
+		case m, ok := <-messages:
+			switch {
+			case !ok:
+				messages = nil
+			case m.Hello && up:
+				// The kernel restarts itself when the command reboots it.
+				cause = errors.Join(cause, fmt.Errorf("%w: it was rebooted from inside", ErrDied))
+				killKernel(r.cmd.Process.Pid)
+			case m.Hello:
+				up = true
+				boot.Stop()
+				_ = r.link.open()
+			case m.Started:
+				_ = os.Remove(filepath.Join(r.m.RunDir, shareName, specFile))
+				r.startInput()
+			case m.Fail != "":
+				cause = errors.Join(cause, fmt.Errorf("%w: %s", ErrInit, m.Fail))
+				force = time.After(offDelay)
+			case m.Chunk != 0 && r.chunks != nil:
+				r.chunks.consumed(m.Chunk)
+			case m.StdinClosed && r.feed != nil:
+				r.feed.stop()
+			case m.Stopped:
+				r.suspend()
+			case m.Exit != nil && end == nil:
+				end = m.Exit
+				drained = r.drain(end)
+			}
+		case err := <-netUp:
+			if err != nil && ctx.Err() == nil {
+				off(err)
+			}
+		case <-boot.C:
+			off(fmt.Errorf("%w within %v", ErrBoot, orDefault(r.m.BootTimeout, defaultBootTimeout)))
+		case <-life:
+			life = nil
+			off(fmt.Errorf("%w of %v", ErrTimeout, r.m.Timeout))
+		case <-canceled:
+			canceled = nil
+			off(context.Cause(ctx))
+		case <-drained:
+			drained = nil
+			_ = r.link.send(message{Ack: true})
+			force = time.After(offDelay)
+		case <-force:
+			killKernel(r.cmd.Process.Pid)
+		case s := <-r.signals:
+			r.hostSignal(s)
+		case verdict = <-r.exited:
+			running = false
+		}
+	}
+	r.finish(end, cause, verdict)
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return d
+}
+
+// startInput lets the host's stdin flow, now that there is someone to read it.
+func (r *running) startInput() {
+	if r.term != nil {
+		if err := r.term.enter(); err != nil {
+			r.fault(fmt.Errorf("make the terminal raw: %w", err))
+		}
+	}
+	if r.feed == nil {
+		return
+	}
+	ready := func() bool { return true }
+	if r.term != nil && r.chunks == nil {
+		ready = func() bool { return r.term.foreground() && r.term.enter() == nil }
+	}
+	go r.feed.run(ready)
+}
+
+// drain tells the pumps how much there is and returns a channel that is closed
+// when it has all been written.
+func (r *running) drain(end *ending) chan struct{} {
+	if r.feed != nil {
+		r.feed.stop()
+	}
+	for name, n := range map[string]int64{
+		stdout.String(): end.Stdout, stderr.String(): end.Stderr, asTerminal: end.Terminal,
+	} {
+		if p := r.pumps[name]; p != nil {
+			p.expect(n)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, p := range r.pumps {
+			<-p.done
+		}
+	}()
+	return done
+}
+
+func (r *running) hostSignal(s os.Signal) {
+	switch sig := s.(syscall.Signal); {
+	case sig == syscall.SIGWINCH && r.term != nil:
+		if ws := r.term.size(); ws != nil {
+			_ = r.link.send(message{Winsize: ws})
+		}
+	case sig == syscall.SIGCONT && r.term != nil:
+		_ = r.term.enter()
+	default:
+		_ = r.link.send(message{Signal: int(sig)})
+	}
+}
+
+// suspend stops this process because its command was stopped, as a shell's user
+// expects of ^Z, and lets the command go on when this process does. Where no
+// shell could continue it, the command goes on at once.
+func (r *running) suspend() {
+	if r.term == nil && !slices.Contains(r.m.Forward, os.Signal(syscall.SIGTSTP)) {
+		return
+	}
+	if !sys.LeadsSession() {
+		if r.term != nil {
+			r.term.leave()
+		}
+		runtime.LockOSThread()
+		err := sys.StopSelf()
+		runtime.UnlockOSThread()
+		if err != nil {
+			r.fault(fmt.Errorf("stop with the command: %w", err))
+		}
+		if r.term != nil {
+			_ = r.term.enter()
+			if ws := r.term.size(); ws != nil {
+				_ = r.link.send(message{Winsize: ws})
+			}
+		}
+	}
+	_ = r.link.send(message{Signal: int(syscall.SIGCONT)})
+}
+
+// finish collects what is left and says how it ended.
+func (r *running) finish(end *ending, cause, verdict error) {
+	close(r.over)
+	signal.Stop(r.signals)
+	if r.feed != nil {
+		r.feed.stop()
+		if end != nil {
+			r.feed.giveBack(end.Stdin)
+		}
+	}
+	late := time.After(waitDelay)
+	for name, p := range r.pumps {
+		select {
+		case <-p.done:
+		case <-late:
+			r.fault(fmt.Errorf("the guest's %s could not be written within %v: nobody reads it", name, waitDelay))
+			late = closedTime
+		}
+	}
+	select {
+	case <-r.console.done:
+	case <-late:
+	}
+	if r.term != nil {
+		r.term.leave()
+	}
+	switch {
+	case cause != nil && (errors.Is(cause, ErrBoot) || errors.Is(cause, ErrInit) || errors.Is(cause, ErrDied)):
+		r.err = &MachineError{Err: cause, Console: r.console.String()}
+	case cause != nil:
+		r.err = cause
+	case end == nil:
+		r.err = &MachineError{Err: fmt.Errorf("%w (%v) before its command ended", ErrDied, ended(verdict)), Console: r.console.String()}
+	case end.Code != 0:
+		r.err = &ExitError{Code: end.Code, Reason: end.Reason}
+	}
+	r.release()
+	errs := []error{r.err, removeLeftovers(r.m.RunDir)}
+	for len(r.outErr) > 0 {
+		errs = append(errs, <-r.outErr)
+	}
+	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) == 1 {
+		r.err = errs[0]
+	} else {
+		r.err = errors.Join(errs...)
+	}
+}
+
+// closedTime is a time that has come.
+var closedTime = func() <-chan time.Time { c := make(chan time.Time); close(c); return c }()
+
+func ended(err error) string {
+	if err == nil {
+		return "exit status 0"
+	}
+	return err.Error()
+}
+
+// release closes what Start opened.
+func (r *running) release() {
+	r.w.close()
+	r.seat.release()
+	if r.net != nil {
+		_ = r.net.Close()
+	}
+	if r.feed != nil {
+		r.feed.close()
+	}
+	if r.term != nil {
+		_ = r.term.file.Close()
+	}
+}
+
+// restoreOnPanic gives the terminal back before a panic ends the process.
+func (r *running) restoreOnPanic() {
+	if p := recover(); p != nil {
+		if r.term != nil {
+			r.term.leave()
+		}
+		panic(p)
+	}
+}

@@ -1,0 +1,157 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sandrun/sandrun/internal/sys"
+)
+
+// chunkSize is the most that one piece of stdin holds, in bytes.
+const chunkSize = 1 << 20
+
+// A feeder reads the host's stdin for the guest. It reads only what has come, so
+// that it can be stopped at any moment and takes nothing after that.
+type feeder struct {
+	in   *os.File // a descriptor of our own
+	fd   int
+	pass func([]byte) error // brings input into the guest
+	eof  func()             // says that there is no more
+
+	wakeR, wakeW *os.File // closed to stop
+	stopOnce     sync.Once
+	done         chan struct{}
+	start        int64 // offset at first, of a regular file; otherwise -1
+}
+
+func newFeeder(f *os.File, pass func([]byte) error, eof func()) (_ *feeder, err error) {
+	fd := &feeder{pass: pass, eof: eof, done: make(chan struct{}), start: -1}
+	if fd.in, err = sys.Dup(f); err != nil {
+		return nil, err
+	}
+	if fd.wakeR, fd.wakeW, err = os.Pipe(); err != nil {
+		_ = fd.in.Close()
+		return nil, err
+	}
+	if st, err := fd.in.Stat(); err == nil && st.Mode().IsRegular() {
+		if at, err := fd.in.Seek(0, io.SeekCurrent); err == nil {
+			fd.start = at
+		}
+	}
+	return fd, nil
+}
+
+// run reads until the end of the input, an error of pass, or stop. ready is asked
+// before each read; while it says no, the input is someone else's.
+func (f *feeder) run(ready func() bool) {
+	defer close(f.done)
+	var wake int
+	_ = sys.Control(f.in, func(fd int) error { f.fd = fd; return nil })
+	_ = sys.Control(f.wakeR, func(fd int) error { wake = fd; return nil })
+	buf := make([]byte, chunkSize)
+	for {
+		readable, err := sys.WaitReadable(f.fd, wake)
+		if err != nil || !readable {
+			return
+		}
+		if !ready() {
+			// There is input, for another job of the terminal; being made the
+			// foreground job again raises no event.
+			if f.stopped(200 * time.Millisecond) {
+				return
+			}
+			continue
+		}
+		n, end := f.fill(buf)
+		if n > 0 && f.pass(buf[:n]) != nil {
+			return
+		}
+		if end {
+			f.eof()
+			return
+		}
+	}
+}
+
+// fill reads what is there, up to the size of buf; end says that nothing follows.
+func (f *feeder) fill(buf []byte) (n int, end bool) {
+	for n < len(buf) {
+		if n > 0 {
+			if more, err := sys.ReadableNow(f.fd); err != nil || !more {
+				return n, false
+			}
+		}
+		k, err := syscall.Read(f.fd, buf[n:])
+		switch {
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return n, false
+		case err != nil || k == 0: // a terminal that was hung up says EIO
+			return n, true
+		default:
+			n += k
+		}
+	}
+	return n, false
+}
+
+func (f *feeder) stopped(d time.Duration) bool {
+	_ = f.wakeR.SetReadDeadline(time.Now().Add(d))
+	_, err := f.wakeR.Read(make([]byte, 1))
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// stop ends the feeder; nothing is read after it returns, unless pass blocks.
+func (f *feeder) stop() { f.stopOnce.Do(func() { _ = f.wakeW.Close() }) }
+
+// giveBack sets a regular file to just behind what the command took.
+func (f *feeder) giveBack(taken int64) {
+	if f.start >= 0 {
+		_, _ = f.in.Seek(f.start+taken, io.SeekStart)
+	}
+}
+
+func (f *feeder) close() {
+	_ = f.in.Close()
+	_ = f.wakeR.Close()
+	_ = f.wakeW.Close()
+}
+
+// chunks brings stdin into the guest as files of the share.
+type chunks struct {
+	dir     string
+	link    *link
+	credits chan struct{}
+	quit    <-chan struct{}
+	n       int
+}
+
+var errMachineOver = errors.New("the machine has ended")
+
+func (c *chunks) pass(b []byte) error {
+	select {
+	case <-c.credits:
+	case <-c.quit:
+		return errMachineOver
+	}
+	c.n++
+	if err := os.WriteFile(filepath.Join(c.dir, chunkFile(c.n)), b, 0o600); err != nil {
+		return fmt.Errorf("pass stdin: %w", err)
+	}
+	return c.link.send(message{Chunk: c.n})
+}
+
+// consumed takes back the n-th piece.
+func (c *chunks) consumed(n int) {
+	_ = os.Remove(filepath.Join(c.dir, chunkFile(n)))
+	select {
+	case c.credits <- struct{}{}:
+	default: // more than were given: not ours
+	}
+}
