@@ -161,26 +161,39 @@ func subdirs(dir int, path string) ([]string, error) {
 
 // empty kills what is in the cgroup, if anything is, and waits until it is gone.
 func empty(ctx context.Context, n *Node) error {
-	for first := true; ; first = false {
+	populated, err := n.Populated()
+	if err != nil || !populated {
+		return err
+	}
+	if err := n.Kill(); err != nil {
+		return err
+	}
+	gone, err := n.WaitEmpty(ctx)
+	if err == nil && !gone {
+		err = stays(n)
+	}
+	return err
+}
+
+// WaitEmpty waits until no process is left in the cgroup or below it, without
+// killing any, and reports whether that came before ctx was done. It sleeps in
+// the kernel, on cgroup.events, and looks at ctx every 50 ms.
+func (n *Node) WaitEmpty(ctx context.Context) (bool, error) {
+	for {
 		populated, err := n.Populated()
 		if err != nil || !populated {
-			return err
+			return err == nil, err
 		}
-		if ctx.Err() != nil && !first {
-			return stays(n)
-		}
-		if first {
-			if err := n.Kill(); err != nil {
-				return err
-			}
+		if ctx.Err() != nil {
+			return false, nil
 		}
 		if err := n.waitEvent(slice); err != nil {
-			return err
+			return false, err
 		}
 	}
 }
 
-// waitEvent waits until cgroup.events changes, at most for d.
+// waitEvent waits until cgroup.events changes after it was last read, at most for d.
 func (n *Node) waitEvent(d time.Duration) error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()

@@ -69,14 +69,6 @@ func (n *Node) FD() int {
 	return n.fd
 }
 
-// EventsFD is an open cgroup.events: it is ready for EPOLLPRI when "populated"
-// may have changed since the last call of Populated. -1 once the cgroup is removed.
-func (n *Node) EventsFD() int {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return n.events
-}
-
 // Populated reports whether a process lives in this cgroup or below it. Zombies
 // do not count. A process that was waited for may still count for some
 // milliseconds.

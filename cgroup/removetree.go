@@ -18,8 +18,7 @@ import (
 func RemoveTree(ctx context.Context, dir string) error {
 	dir = path.Clean(dir)
 	name := path.Base(dir)
-	run, ok := strings.CutPrefix(name, Prefix)
-	if !path.IsAbs(dir) || !ok || run == "" || name == outerName || checkName(name) != nil {
+	if _, ok := runOf(name); !ok || !path.IsAbs(dir) {
 		return &FileError{Op: "remove", Path: dir, Err: errors.New("not the path of a run's tree"), Fix: "a tree is an absolute path that ends in " + Prefix + "<run>"}
 	}
 	s := site{path: path.Dir(dir), origin: path.Dir(dir)}

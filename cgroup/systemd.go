@@ -18,6 +18,9 @@ import (
 // systemdWait bounds each exchange with systemd.
 const systemdWait = 5 * time.Second
 
+// scopeSuffix ends the name of the scope that systemd makes for a run.
+const scopeSuffix = ".scope"
+
 // unlimitedTasks is systemd's "infinity".
 const unlimitedTasks = ^uint64(0)
 
@@ -83,7 +86,7 @@ func findSystemd(ctx context.Context, h hierarchy, via, run string) (*site, erro
 		return nil, err
 	}
 	defer conn.Close()
-	unit := Prefix + run + ".scope"
+	unit := Prefix + run + scopeSuffix
 	if err := startScope(ctx, conn, unit); err != nil {
 		return nil, fmt.Errorf("%s: start %s: %w", address, unit, err)
 	}

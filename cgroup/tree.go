@@ -58,7 +58,7 @@ type Tree struct {
 // does not serve is kept as a refusal and the next is tried; once one serves, an
 // error is final: caps that cannot be had are never run without.
 func Open(ctx context.Context, o Options) (_ *Tree, err error) {
-	if err := checkName(Prefix + o.Run); err != nil || o.Run == "" {
+	if _, ok := runOf(Prefix + o.Run); !ok {
 		return nil, fmt.Errorf("run id: %w", &NameError{Name: o.Run})
 	}
 	if err := o.Machine.Validate(); err != nil {

@@ -1,66 +1,80 @@
 package cgroup
 
 import (
+	"context"
+	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
+
+	"github.com/sandrun/sandrun/internal/sys"
 )
 
-// A TreeRef is the tree of some run, found by its name.
+// A TreeRef is a run's tree that somebody made, found by its name.
 type TreeRef struct {
-	Path string // absolute directory under the cgroup2 mount
+	Run  string // the run's id
+	Path string // absolute directory of sandrun-<run>
 }
 
-// Trees finds the trees of this user's runs (of everybody's, for root) by run id.
-// It reads directory names only.
+// Trees finds the trees of all runs, dead or alive, by run id, in the part of
+// the hierarchy that this process sees. Without a cgroup2 hierarchy that could
+// hold one the error is ErrNotSupported.
 func Trees() (map[string]TreeRef, error) {
 	h, err := findHierarchy()
 	if err != nil {
 		return nil, err
 	}
-	root := h.mount
-	euid, found := os.Geteuid(), map[string]TreeRef{}
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return nil // it went away, or is not ours to read
-		}
-		id, ok := strings.CutPrefix(d.Name(), Prefix)
-		if !ok || path == root || strings.HasSuffix(id, ".scope") {
+	trees := make(map[string]TreeRef)
+	err = filepath.WalkDir(h.mount, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission):
+			return fs.SkipDir // removed meanwhile, or nobody's business
+		case err != nil:
+			return err
+		case !d.IsDir():
 			return nil
 		}
-		info, err := d.Info()
-		if err != nil {
-			return fs.SkipDir
+		if run, ok := runOf(d.Name()); ok {
+			trees[run] = TreeRef{Run: run, Path: path}
 		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && euid != 0 && int(st.Uid) != euid {
-			return fs.SkipDir
-		}
-		found[id] = TreeRef{Path: path}
-		return fs.SkipDir
+		return nil
 	})
-	return found, err
+	if err != nil {
+		return nil, &FileError{Op: "read", Path: h.mount, Err: err}
+	}
+	return trees, nil
 }
 
-// aliveWhileYoung is how long a tree may be without its supervisor in it: the time
-// between making the one and moving the other.
-const aliveWhileYoung = 10 * time.Second
+// runOf gives the run whose tree has this name. A scope of systemd that holds a
+// tree is named after the run too, and is none.
+func runOf(name string) (run string, ok bool) {
+	run, ok = strings.CutPrefix(name, Prefix)
+	if !ok || run == "" || name == outerName || strings.HasSuffix(name, scopeSuffix) || checkName(name) != nil {
+		return "", false
+	}
+	return run, true
+}
 
-// Alive reports whether the tree's sandrun lives: it is in the tree's own leaf
-// "supervisor".
-func (t TreeRef) Alive() (bool, error) {
-	info, err := os.Stat(t.Path)
+// Alive reports whether the run's own process still is in its tree. It waits for
+// a run that is just entering or leaving, for some seconds at most.
+func (r TreeRef) Alive() (bool, error) {
+	s := site{path: filepath.Dir(r.Path)}
+	dir, unlock, err := s.lock(context.Background())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
-	b, err := os.ReadFile(filepath.Join(t.Path, supervisorName, "cgroup.events"))
-	if err != nil && !os.IsNotExist(err) {
-		return false, err
+	defer unlock()
+	fd, err := sys.OpenDirAt(dir, filepath.Base(r.Path)+"/"+supervisorName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	if strings.Contains(string(b), "populated 1") {
-		return true, nil
+	if err != nil {
+		return false, &FileError{Op: "open", Path: r.Path + "/" + supervisorName, Err: err}
 	}
-	return time.Since(info.ModTime()) < aliveWhileYoung, nil
+	defer func() { _ = sys.CloseFD(fd) }()
+	pids, err := ownProcs(fd, r.Path+"/"+supervisorName)
+	return len(pids) > 0, err
 }
