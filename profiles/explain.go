@@ -5,7 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
 )
 
 // A Write is one kernel file of a run and what is written to it.
@@ -84,7 +84,7 @@ func WriteExplanation(out io.Writer, m *Machine) error {
 			size("the run", m.Budget, "memory.max of the run, whole 64 KiB")
 		}
 		less("the command (main)", m.Main, m.why.main)
-		size("the workers", int64(m.Workers)*m.Worker.Memory, fmt.Sprintf("%d × %s: %s", m.Workers, FormatSize(m.Worker.Memory), m.why.workerMemory))
+		size("the workers", int64(m.Workers)*m.Worker.Memory, fmt.Sprintf("%d × %s: %s", m.Workers, m.workerMemory(), m.why.workerMemory))
 	})
 
 	w.printf("\nworkers\n")
@@ -158,45 +158,63 @@ func formatGBRange(from, to int64) string { return formatIn(from, 1e9) + "–" +
 // cannot hold is listed with the reason.
 func WriteList(out io.Writer, s *Set, h Host) error {
 	w := &printer{out: out}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprint(t, "NAME\tvCPU\tMEMORY\tSWAP\tWORKERS\tEACH AT MOST\n")
-	group := ""
-	for _, name := range s.order {
-		p, err := s.Profile(name, h)
-		var m Machine
-		if err == nil {
-			m, err = p.Resolve(Overrides{}, h)
-		}
-		heading := name
-		if spec := s.specs[name]; spec != nil {
-			if heading = spec.family; spec.own {
-				heading = s.File
+	w.table(func(row func(...string)) {
+		row("NAME", "vCPU", "MEMORY", "SWAP", "WORKERS", "EACH AT MOST")
+		group := ""
+		for _, name := range s.order {
+			if g := s.group(name); g != group {
+				row()
+				row(g)
+				group = g
 			}
-		}
-		if heading != group {
-			// A line without tabs is no part of the columns around it.
-			fmt.Fprintf(t, "\n%s\n", heading)
-			group = heading
-		}
-		if err != nil {
-			fmt.Fprintf(t, "  %s\t%v\n", name, err)
-			continue
-		}
-		workers := p.Workers.String()
-		if p.Workers.Auto {
-			workers = fmt.Sprintf("auto: %d", m.Workers)
-			if p.Workers.Light > 0 {
-				workers += fmt.Sprintf(" (%d for light suites)", p.Workers.Light)
+			p, err := s.Profile(name, h)
+			if err != nil {
+				row("  "+name, err.Error())
+				continue
 			}
+			m, err := p.Resolve(Overrides{}, h)
+			if err != nil {
+				row("  "+name, err.Error())
+				continue
+			}
+			workers := p.Workers.String()
+			if p.Workers.Auto {
+				workers = strings.Replace(workers, "auto", fmt.Sprintf("auto: %d", m.Workers), 1)
+			}
+			row("  "+name, formatCPUs(m.VCPUs), FormatSize(m.Memory), formatSwap(m.Swap), workers, m.workerMemory())
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", name, formatCPUs(m.VCPUs), FormatSize(m.Memory),
-			formatSwap(m.Swap), workers, FormatSize(m.Worker.Memory))
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
+	})
 	w.printf("\n'sandrun profiles NAME' explains one, with the flags that change it.\n")
 	return w.err
+}
+
+// group is the heading that a profile is listed under: its family, or its own file.
+func (s *Set) group(name string) string {
+	switch p := s.specs[name]; {
+	case p == nil:
+		return name
+	case p.own:
+		return s.File
+	default:
+		return p.family
+	}
+}
+
+// workerMemory is a worker's cap for a reader; one that the profile states in decimal
+// units is shown in them.
+func (m *Machine) workerMemory() string {
+	if p := m.Profile.Worker.Memory; m.Worker.Memory == alignDown(p) {
+		return formatStated(p)
+	}
+	return FormatSize(m.Worker.Memory)
+}
+
+// formatStated writes a size in decimal units if it was stated in them.
+func formatStated(n int64) string {
+	if n%1e8 == 0 && n%MiB != 0 {
+		return formatGB(n)
+	}
+	return FormatSize(n)
 }
 
 // A printer writes until the first error and keeps it.
@@ -217,23 +235,24 @@ func (w *printer) Write(b []byte) (int, error) {
 func (w *printer) printf(format string, args ...any) { fmt.Fprintf(w, format, args...) }
 
 // table writes rows in aligned columns, indented, without blanks at the line's end.
+// The last cell of a row has no part in the width of its column.
 func (w *printer) table(rows func(row func(...string))) {
 	var all [][]string
 	rows(func(cells ...string) { all = append(all, cells) })
 	widths := map[int]int{}
 	for _, r := range all {
-		for i, c := range r {
-			widths[i] = max(widths[i], len([]rune(c)))
+		for i := 0; i < len(r)-1; i++ {
+			widths[i] = max(widths[i], utf8.RuneCountInString(r[i]))
 		}
 	}
 	for _, r := range all {
-		line := " "
+		var line strings.Builder
 		for i, c := range r {
-			line += " " + c
+			line.WriteString("  " + c)
 			if i < len(r)-1 {
-				line += strings.Repeat(" ", widths[i]-len([]rune(c))+1)
+				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c)))
 			}
 		}
-		w.printf("%s\n", strings.TrimRight(line, " "))
+		w.printf("%s\n", strings.TrimRight(line.String(), " "))
 	}
 }

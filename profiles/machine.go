@@ -61,12 +61,12 @@ type Machine struct {
 
 // reasons say where each number of a Machine comes from, for 'sandrun profiles NAME'.
 type reasons struct {
-	budget, swap, pids, cpus              string
-	workers, main                         string
-	workerMemory, workerSwap, workerPids  string
-	headroom                              []Headroom // that was taken off, none with --memory
-	mainWish                              int64
-	memoryGiven, shareOfPool, workersAuto bool
+	budget, swap, pids, cpus             string
+	workers, main                        string
+	workerMemory, workerSwap, workerPids string
+	headroom                             []Headroom // that was taken off, none with --memory
+	mainWish                             int64
+	memoryGiven                          bool
 }
 
 // CPUMax is machine/ cpu.max: a quota in a period, both in microseconds.
@@ -251,7 +251,7 @@ func (m *Machine) givenCap(pool int64, count int, auto bool, o Overrides) error 
 	}
 	if auto {
 		m.Workers = AutoWorkers(pool, limit, m.VCPUs)
-		m.why.workers, m.why.workersAuto = "auto: as many as fit, at most one for each CPU", true
+		m.why.workers = "auto: as many as fit, at most one for each CPU"
 		return nil
 	}
 	m.Workers = int(min(max(pool/limit, 1), int64(count)))
@@ -267,13 +267,12 @@ func (m *Machine) derivedCap(p *Profile, pool int64, count int, auto bool, o Ove
 	stated := alignDown(p.Worker.Memory)
 	switch {
 	case auto:
-		unit := int64(AutoWorker)
-		if stated > 0 {
-			unit = stated
+		unit := AutoWorker
+		if p.Worker.Memory > 0 {
+			unit = p.Worker.Memory
 		}
 		m.Workers = AutoWorkers(pool, unit, m.VCPUs)
-		m.why.workers = fmt.Sprintf("auto: as many of %s as fit, at most one for each CPU", FormatSize(unit))
-		m.why.workersAuto = true
+		m.why.workers = fmt.Sprintf("auto: as many of %s as fit, at most one for each CPU", formatStated(unit))
 	case o.Workers != "":
 		m.Workers, m.why.workers = count, "--workers "+o.Workers
 	case stated > 0:
@@ -289,7 +288,7 @@ func (m *Machine) derivedCap(p *Profile, pool int64, count int, auto bool, o Ove
 		m.Worker.Memory, m.why.workerMemory = stated, "stated by the profile"
 		return nil
 	}
-	m.Worker.Memory, m.why.shareOfPool = roundShare(each), true
+	m.Worker.Memory = roundShare(each)
 	if m.Worker.Memory < leastWorker {
 		return flagError("workers", fmt.Errorf(
 			"%d workers would share %s, %s each, and a worker needs %s at least: lower --workers, raise --memory, or name a larger --profile",
@@ -298,7 +297,7 @@ func (m *Machine) derivedCap(p *Profile, pool int64, count int, auto bool, o Ove
 	m.why.workerMemory = fmt.Sprintf("an equal share of %s (%s less main's %s), rounded down",
 		FormatSize(pool), FormatSize(m.Budget), FormatSize(m.why.mainWish))
 	if stated > 0 {
-		m.why.workerMemory += fmt.Sprintf("; the profile's %s do not fit %d times", FormatSize(stated), m.Workers)
+		m.why.workerMemory += fmt.Sprintf("; the profile's %s do not fit %d times", formatStated(p.Worker.Memory), m.Workers)
 	}
 	return nil
 }

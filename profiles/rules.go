@@ -10,7 +10,7 @@ const (
 
 	// AutoWorker is the least memory that a worker gets under "auto": the size that
 	// public pools are made for, and the one that gives back the table of T3 sizes.
-	AutoWorker = 2 * GiB
+	AutoWorker int64 = 2 * GiB
 
 	// leastWorker is the smallest cap that a share may come to: below it not even
 	// the runtime of a test binary starts.
