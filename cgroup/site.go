@@ -35,7 +35,7 @@ type site struct {
 
 // aside reports whether the site's own processes must move before its
 // controllers can be enabled. Only the root of the hierarchy is exempt.
-func (s *site) aside() bool { return s.origin == s.path }
+func (s *site) aside() bool { return s.via != Root && s.origin == s.path }
 
 // enter makes the run's directory with supervisor/ in it, moves the calling
 // process there and enables the site's controllers. When it fails, all is as before.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -82,4 +84,50 @@ func KernelRelease() string {
 		return ""
 	}
 	return unix.ByteSliceToString(u.Release[:])
+}
+
+// OOMScoreAdj returns this process's own oom_score_adj, -1000 to 1000;
+// proc_pid_oom_score_adj(5).
+func OOMScoreAdj() int {
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return n
+}
+
+// SignalName returns a signal's name, such as SIGKILL.
+func SignalName(s syscall.Signal) string { return unix.SignalName(s) }
+
+// LockFile takes an exclusive flock(2) on f and waits for it.
+func LockFile(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("flock %s: %w", f.Name(), err)
+		}
+		return nil
+	}
+}
+
+// OwnedDir reports as an error whatever would let another user put things into
+// the directory at path: a symbolic link, another owner, write permission for others.
+func OwnedDir(path string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return fmt.Errorf("%s is not a directory", path)
+	case int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%s belongs to user %d, not %d", path, st.Uid, os.Geteuid())
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("%s can be written by others (mode %o)", path, st.Mode&0o777)
+	}
+	return nil
 }

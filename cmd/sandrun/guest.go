@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/sandrun/sandrun/guest"
+	"github.com/sandrun/sandrun/profiles"
+	"github.com/sandrun/sandrun/supervisor"
+)
+
+// hostEnv carries what was decided on the host to the sandrun inside the guest,
+// where the memory and processors of the host cannot be seen.
+const hostEnv = "SANDRUN_FROM_HOST"
+
+// fromHost is the value of hostEnv, as JSON.
+type fromHost struct {
+	Machine profiles.Machine `json:"machine"`
+	Path    string           `json:"path"` // of the command
+	UID     int              `json:"uid"`
+	GID     int              `json:"gid"`
+	Groups  []uint32         `json:"groups"`
+}
+
+// fromHost takes over the plan that the host has made; false outside a guest.
+func (p *plan) fromHost() (bool, error) {
+	value, ok := os.LookupEnv(hostEnv)
+	if !ok || !guest.Inside() {
+		return false, nil
+	}
+	if err := os.Unsetenv(hostEnv); err != nil {
+		return true, err
+	}
+	var h fromHost
+	if err := json.Unmarshal([]byte(value), &h); err != nil {
+		return true, fmt.Errorf("%s: %w", hostEnv, err)
+	}
+	p.machine, p.path = h.Machine, h.Path
+	if h.UID != 0 {
+		// Inside, sandrun is root for the sake of the cgroups; the command is who
+		// it would be on the host.
+		p.as = &syscall.Credential{Uid: uint32(h.UID), Gid: uint32(h.GID), Groups: h.Groups}
+	}
+	return true, nil
+}
+
+// guestRoom is what a guest gets beyond the machine's memory: its kernel, the page
+// cache of the host's files, and sandrun itself.
+const guestRoom = 384 << 20
+
+// inGuest executes this same command line inside the embedded kernel.
+func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
+	kernel, modules, err := guest.DefaultStore().Kernel()
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	handover, err := json.Marshal(fromHost{
+		Machine: p.machine, Path: p.path, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups(),
+	})
+	if err != nil {
+		return err
+	}
+	if err := seenOutside(p.json); err != nil {
+		return err
+	}
+	memory := p.machine.Budget + guestRoom
+	if s := c.String("guest-memory"); s != "" {
+		if memory, err = profiles.ParseSize(s, 0); err != nil {
+			return fmt.Errorf("--guest-memory: %w", err)
+		}
+	}
+	swap := p.machine.Swap
+	if s := c.String("guest-swap"); s != "" {
+		if swap, err = profiles.ParseSize(s, 0); err != nil {
+			return fmt.Errorf("--guest-swap: %w", err)
+		}
+	}
+	collecting, cancel := context.WithTimeout(ctx, collectWithin)
+	_, _ = supervisor.Collect(collecting) // a failure is for 'sandrun gc' to tell
+	cancel()
+	dir, err := supervisor.NewRunDir(os.Geteuid())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+
+	m := &guest.Machine{
+		Kernel: kernel, Modules: modules,
+		Init: self, Args: append([]string{self}, os.Args[1:]...),
+		Env: append(os.Environ(), hostEnv+"="+string(handover)), Dir: p.dir,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Memory: memory, Swap: swap,
+		Overlay: c.Bool("guest-overlay"), Network: network(c.String("guest-network")),
+		BootTimeout: c.Duration("guest-boot-timeout"),
+		RunDir:      dir.Path,
+		Forward: []os.Signal{
+			syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2,
+		},
+		Warn: func(s string) { fmt.Fprintf(os.Stderr, "sandrun: %s\n", s) },
+	}
+	if err := m.Start(ctx); err != nil {
+		return err
+	}
+	err = m.Wait()
+	var exit *guest.ExitError
+	if errors.As(err, &exit) {
+		if exit.Reason != "" {
+			fmt.Fprintf(os.Stderr, "sandrun: %s\n", exit.Reason)
+		}
+		return exitStatus(exit.Code)
+	}
+	return err
+}
+
+// network chooses the guest's network; passt is used where it is installed.
+func network(choice string) guest.NetworkMode {
+	if choice == "passt" || choice == "auto" && guest.HavePasst() {
+		return guest.NetworkPasst
+	}
+	if choice == "auto" {
+		fmt.Fprintln(os.Stderr, "sandrun: no network beyond loopback in the guest (install passt for one, or say --guest-network loopback)")
+	}
+	return guest.NetworkLoopback
+}
+
+// seenOutside refuses a report file in a place that the guest has for itself.
+func seenOutside(file string) error {
+	for _, private := range []string{"/run/", "/proc/", "/sys/", "/dev/shm/"} {
+		if strings.HasPrefix(file, private) {
+			return fmt.Errorf("--json %s: the guest has a %s of its own, so the file would be lost (name another directory)", file, strings.TrimSuffix(private, "/"))
+		}
+	}
+	return nil
+}
+
+func groups() []uint32 {
+	ids, err := os.Getgroups()
+	if err != nil {
+		return nil
+	}
+	out := make([]uint32, len(ids))
+	for i, id := range ids {
+		out[i] = uint32(id)
+	}
+	return out
+}

@@ -1,0 +1,25 @@
+package supervisor
+
+import (
+	"context"
+
+	"github.com/sandrun/sandrun/cgroup"
+)
+
+// A Place is where one worker runs: its caps hold before the worker enters.
+// *cgroup.Leaf is a place on this kernel; admission, verdicts and the report
+// know no more of it than this.
+type Place interface {
+	Name() string
+	Limits() cgroup.Limits
+	// Add moves a process in.
+	Add(pid int) error
+	Usage() (cgroup.Usage, error)
+	Events() (cgroup.Events, error)
+	Peaks() (cgroup.Peaks, error)
+	Populated() (bool, error)
+	Procs() ([]int, error)
+	Kill() error
+	// Remove kills what is left, waits until it is gone and removes the place.
+	Remove(ctx context.Context) error
+}

@@ -1,0 +1,353 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sandrun/sandrun/cgroup"
+	"github.com/sandrun/sandrun/internal/sys"
+	"github.com/sandrun/sandrun/report"
+	"github.com/sandrun/sandrun/sandbox"
+)
+
+// A worker is one admitted process, from the shim's request to the verdict.
+type worker struct {
+	record report.Worker
+	place  Place
+
+	mu      sync.Mutex
+	best    cgroup.Usage // the sample with the most memory
+	last    int64        // memory.current of the last sample, bytes
+	ended   bool         // its own process has ended
+	stopped error        // why the supervisor killed it
+}
+
+const (
+	// leftoverGrace is how long processes may outlive their worker.
+	leftoverGrace = 250 * time.Millisecond
+	// statusLinger is how long the runner may take to reap its worker.
+	statusLinger = 2 * time.Second
+	// removeWithin bounds the end of a leaf; a task in uninterruptible sleep can hold it.
+	removeWithin = 10 * time.Second
+)
+
+// handle serves one shim.
+func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) {
+	defer func() { _ = conn.Close() }()
+	if err := s.converse(ctx, conn); err != nil {
+		// The shim prints it and exits; if it is gone, nobody wants to know.
+		_, _ = conn.Write(sandbox.Refuse(125, err.Error()))
+	}
+}
+
+func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
+	peer, err := sys.PeerOf(conn)
+	if err != nil {
+		return err
+	}
+	if peer.UID != s.Owner && peer.UID != 0 {
+		return fmt.Errorf("user %d may not start workers in a run of user %d", peer.UID, s.Owner)
+	}
+	packet := make([]byte, sandbox.RequestMax)
+	n, err := conn.Read(packet)
+	if err != nil {
+		return err
+	}
+	request, err := sandbox.ParseRequest(packet[:n])
+	if err != nil {
+		return err
+	}
+
+	s.mu.Lock()
+	command := s.command
+	s.mu.Unlock()
+	if peer.Pid == command {
+		if err := s.Tree.Main().Add(peer.Pid); err != nil {
+			return err
+		}
+		_, err := conn.Write(sandbox.Pass())
+		return err
+	}
+	placement := s.Classify(request)
+	if placement.Worker {
+		placement.Worker, err = s.outsideLeaves(peer.Pid)
+		if err != nil {
+			return err
+		}
+	}
+	if !placement.Worker {
+		_, err := conn.Write(sandbox.Pass())
+		return err
+	}
+	w := &worker{record: report.Worker{
+		Label: placement.Label, Adapter: placement.Adapter, Argv: request.Argv, Pid: peer.Pid,
+	}}
+	return s.work(ctx, conn, w, placement.Extra)
+}
+
+// outsideLeaves reports whether a process is in no worker's leaf yet. A worker's
+// own children that come through the shim stay in its leaf.
+func (s *Supervisor) outsideLeaves(pid int) (bool, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return false, fmt.Errorf("find the cgroup of the new worker: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			name, member := s.Tree.Member(path)
+			return !member || !strings.HasPrefix(name, "worker-"), nil
+		}
+	}
+	return false, fmt.Errorf("process %d is in no cgroup v2 group: /proc/%d/cgroup has no line 0::", pid, pid)
+}
+
+// work takes a worker from admission to its verdict.
+func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, w *worker, extra []string) error {
+	pidfd, err := sys.OpenPidfd(w.record.Pid)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pidfd.Close() }()
+
+	// The shim says nothing more unless its exec fails; it closes the connection
+	// by becoming the program, or by dying while it waits.
+	waiting, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	hangup := make(chan syscall.Errno, 1)
+	go func() {
+		var errno [4]byte
+		n, _ := conn.Read(errno[:])
+		leave(errors.New("the worker went away while it waited"))
+		if n == len(errno) {
+			hangup <- syscall.Errno(binary.NativeEndian.Uint32(errno[:]))
+		}
+		close(hangup)
+	}()
+
+	asked := time.Now()
+	release, err := s.admission.acquire(waiting, s.Worker.Memory)
+	if err != nil {
+		return err
+	}
+	defer release()
+	made := <-s.spare
+	if made.err != nil {
+		s.record(w, facts{failure: made.err})
+		return made.err
+	}
+	w.place = made.place
+	w.record.ID = w.place.Name()
+	w.record.Start = time.Now()
+	w.record.Waited = report.Seconds(w.record.Start.Sub(asked))
+
+	// From here on there is a leaf to account for, whatever happens.
+	f := facts{limits: w.place.Limits()}
+	f.machine.ooms = s.begin(w)
+	f.failure = s.enter(conn, w, extra)
+	if f.failure == nil {
+		f.status, f.known, f.failure = s.follow(pidfd, w)
+		if errno, failed := <-hangup; failed {
+			f.exec = fmt.Errorf("execute %s: %w", w.record.Argv[0], errno)
+		}
+	}
+	entered := f.failure == nil
+	f.left = s.drain(w)
+	s.gather(w, &f)
+	if w.record.Wall == 0 {
+		w.record.Wall = report.Seconds(time.Since(w.record.Start))
+	}
+	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWithin)
+	defer cancel()
+	if err := w.place.Remove(removing); err != nil && f.failure == nil {
+		f.failure = err
+	}
+	s.record(w, f)
+	if !entered {
+		return f.failure
+	}
+	return nil
+}
+
+// begin makes the worker known to sampling and cancellation, and returns how
+// often the machine was full before it.
+func (s *Supervisor) begin(w *worker) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running[w] = struct{}{}
+	return s.machineOOMs
+}
+
+// enter moves the shim into its leaf and lets it go.
+func (s *Supervisor) enter(conn *net.UnixConn, w *worker, extra []string) error {
+	if err := w.place.Add(w.record.Pid); err != nil {
+		return err
+	}
+	if _, err := conn.Write(sandbox.Go(s.score, extra)); err != nil {
+		return fmt.Errorf("the worker went away before it started: %w", err)
+	}
+	return nil
+}
+
+// follow waits for the end of the worker's own process, or for its time-out.
+func (s *Supervisor) follow(pidfd *sys.Pidfd, w *worker) (status syscall.WaitStatus, known bool, err error) {
+	if s.WorkerTimeout > 0 {
+		timer := time.AfterFunc(s.WorkerTimeout, func() {
+			w.stop(fmt.Errorf("%w, %v", errWorkerTimeout, s.WorkerTimeout))
+		})
+		defer timer.Stop()
+	}
+	status, err = pidfd.Wait(statusLinger)
+	w.mu.Lock()
+	w.ended = true
+	w.mu.Unlock()
+	w.record.Wall = report.Seconds(time.Since(w.record.Start))
+	if errors.Is(err, sys.ErrStatusUnknown) {
+		return 0, false, nil
+	}
+	return status, err == nil, err
+}
+
+// drain waits a moment for processes that outlive the worker, then kills them,
+// and returns how many there were.
+func (s *Supervisor) drain(w *worker) int {
+	deadline := time.Now().Add(leftoverGrace)
+	for pause := time.Millisecond; ; pause *= 2 {
+		populated, err := w.place.Populated()
+		if err == nil && !populated {
+			return 0
+		}
+		if time.Now().After(deadline) {
+			break
+		}
+		time.Sleep(pause)
+	}
+	left, _ := w.place.Procs()
+	_ = w.place.Kill() // Remove kills again, waits, and says what stays
+	return len(left)
+}
+
+// gather reads what the leaf says about its worker.
+func (s *Supervisor) gather(w *worker, f *facts) {
+	events, err := w.place.Events()
+	if err != nil && f.failure == nil {
+		f.failure = err
+	}
+	f.events = events
+	s.mu.Lock()
+	delete(s.running, w)
+	interrupted := s.interrupted
+	s.mu.Unlock()
+	w.mu.Lock()
+	f.stopped = w.stopped
+	w.mu.Unlock()
+	if f.stopped == nil {
+		f.stopped = interrupted
+	}
+	if events.Memory.OOMKill > 0 {
+		s.explain(w, f)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	peaks, err := w.place.Peaks()
+	if err != nil && f.failure == nil {
+		f.failure = err
+	}
+	w.record.Usage = usage(f.limits, peaks, events, w.best)
+	if f.log != nil && f.log.HasSplit && events.MemoryLocal.OOM > 0 {
+		w.record.Usage.Split = split(f.log.Split, "kernel log")
+	}
+}
+
+// explain finds out more about a kill for memory: the kernel's own report, how
+// often the machine was full, and who filled it.
+func (s *Supervisor) explain(w *worker, f *facts) {
+	before := f.machine.ooms
+	f.machine.limits = s.Tree.Machine().Limits()
+	f.machine.ooms = 0
+	if events, err := s.Tree.Machine().Events(); err == nil {
+		f.machine.ooms = events.MemoryLocal.OOM - before
+	}
+	s.mu.Lock()
+	if s.oomLog != nil {
+		for _, r := range s.oomLog.Reports() {
+			if name, ok := s.Tree.Member(r.TaskMemcg); ok {
+				s.reports[name] = r
+			}
+		}
+	}
+	if r, ok := s.reports[w.record.ID]; ok {
+		f.log = &r
+		if name, ok := s.Tree.Member(r.Memcg); !ok || name != "machine" {
+			f.machine.ooms = 0 // the machine was full, but not then
+		}
+	}
+	f.biggest = append(f.biggest, w.share())
+	for other := range s.running {
+		f.biggest = append(f.biggest, other.share())
+	}
+	s.mu.Unlock()
+	slices.SortFunc(f.biggest, func(a, b report.Share) int { return int(b.Memory - a.Memory) })
+	f.biggest = f.biggest[:min(len(f.biggest), 3)]
+}
+
+// record adds the finished worker to the run.
+func (s *Supervisor) record(w *worker, f facts) {
+	r := &w.record
+	r.Verdict, r.Evidence = judge(f)
+	if f.known && f.failure == nil {
+		if f.status.Signaled() {
+			r.Signal = sys.SignalName(f.status.Signal())
+		} else {
+			code := f.status.ExitStatus()
+			r.Exit = &code
+		}
+	}
+	if r.Evidence.Why == "" {
+		r.Evidence.Why = report.Explain(*r)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finished = append(s.finished, *r)
+}
+
+// stop kills the worker for a reason, unless its process has ended by itself.
+func (w *worker) stop(reason error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended || w.stopped != nil {
+		return
+	}
+	w.stopped = reason
+	_ = w.place.Kill() // Remove kills again, waits, and says what stays
+}
+
+// sample reads what the worker uses now.
+func (w *worker) sample() {
+	usage, err := w.place.Usage()
+	if err != nil {
+		return // its leaf is going away
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = usage.Memory
+	if usage.Memory > w.best.Memory {
+		w.best = usage
+	}
+}
+
+// share is the worker's part of the machine, as last sampled.
+func (w *worker) share() report.Share {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return report.Share{ID: w.record.ID, Label: w.record.Label, Memory: w.last}
+}
