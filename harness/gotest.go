@@ -95,13 +95,11 @@ func (GoTest) Place(r Request) Placement {
 }
 
 // isTestBinary tells `go test` from `go run`. cmd/go calls the one NAME.test and gives
-// it at least -test.paniconexit0 (since Go 1.16); a program of `go run` may be in a
-// directory called NAME.test, but has its arguments from the user.
+// it flags of its own first, at least -test.paniconexit0 (since Go 1.16). A program of
+// `go run` may come from a directory called NAME.test, but it has its arguments from
+// the user.
 func isTestBinary(argv []string) bool {
-	if len(argv) < 2 || !strings.HasSuffix(argv[0], ".test") {
-		return false
-	}
-	return argv[1] == "-test.paniconexit0" || strings.HasPrefix(argv[1], "-test.timeout=")
+	return len(argv) > 1 && strings.HasSuffix(argv[0], ".test") && strings.HasPrefix(argv[1], "-test.")
 }
 
 // uncacheable are flags with which no release of cmd/go caches a result. Passing
