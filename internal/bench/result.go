@@ -87,9 +87,10 @@ func (r *Result) String() string {
 	for _, m := range r.Missing {
 		fmt.Fprintf(&b, "not measured: %s\n", m)
 	}
-	e := r.Exec
-	fmt.Fprintf(&b, "\non the host, %d runs: %s: median %.0f ms, min %.0f ms, p90 %.0f ms (%s)\n",
-		e.Runs, e.Name, e.Median*1e3, e.Min*1e3, e.P90*1e3, e.What)
+	if e := r.Exec; e.Runs > 0 {
+		fmt.Fprintf(&b, "\non the host, %d runs: %s: median %.0f ms, min %.0f ms, p90 %.0f ms (%s)\n",
+			e.Runs, e.Name, e.Median*1e3, e.Min*1e3, e.P90*1e3, e.What)
+	}
 	return b.String()
 }
 
@@ -117,7 +118,9 @@ func (r *Result) check() error {
 			errs = append(errs, fmt.Errorf("check: %s takes %.2f ms, %s %.2f ms: the goal is to be ahead", name, peer.Median*1e3, pathWorker, worker.Median*1e3))
 		}
 	}
-	if r.Exec.Median > maxExec {
+	if r.Exec.Runs == 0 {
+		errs = append(errs, errors.New("check: sandrun exec --kernel guest was not measured"))
+	} else if r.Exec.Median > maxExec {
 		errs = append(errs, fmt.Errorf("check: %s takes %.0f ms, the goal is at most %.0f ms", r.Exec.Name, r.Exec.Median*1e3, maxExec*1e3))
 	}
 	return errors.Join(errs...)

@@ -64,6 +64,7 @@ func TestCheck(t *testing.T) {
 		{func(r *Result) { r.Paths[4].Median = 0.001 }, "runc run takes 1.00 ms"},
 		{func(r *Result) { r.Paths = r.Paths[:4] }, "runc run was not measured"},
 		{func(r *Result) { r.Paths[1].Name = "?" }, "sandrun worker was not measured"},
+		{func(r *Result) { r.Exec = Series{} }, "sandrun exec --kernel guest was not measured"},
 		{func(r *Result) { r.Exec.Median = 0.301 }, "sandrun exec takes 301 ms, the goal is at most 300 ms"},
 	}
 	for _, tt := range tests {

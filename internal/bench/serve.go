@@ -60,12 +60,13 @@ func startServer(ctx context.Context, sandrun string) (*server, error) {
 
 // ask sends a request and returns the time that the server measured.
 func (s *server) ask(what string) (time.Duration, error) {
+	// If the server has failed, close tells why.
 	if _, err := fmt.Fprintln(s.in, what); err != nil {
-		return 0, errors.Join(err, s.close())
+		return 0, err
 	}
 	line, err := s.out.ReadString('\n')
 	if err != nil {
-		return 0, errors.Join(err, s.close())
+		return 0, err
 	}
 	return time.ParseDuration(strings.TrimSpace(line))
 }
@@ -102,7 +103,7 @@ func serve(_ context.Context, args []string) error {
 		case askOne:
 			d, err = worker()
 			if err == nil {
-				err = awaitNoWorker(machine)
+				err = awaitRest(machine)
 			}
 		case askBurst:
 			start := time.Now()
@@ -110,7 +111,7 @@ func serve(_ context.Context, args []string) error {
 				_, err = worker()
 			}
 			if err == nil {
-				err = awaitNoWorker(machine)
+				err = awaitRest(machine)
 			}
 			d = time.Since(start) / burst
 		default:
@@ -138,16 +139,23 @@ func machineCgroup() (string, error) {
 	return filepath.Dir(cgroupRoot + own), nil
 }
 
-// awaitNoWorker returns once no worker's leaf is left, so that the removal of
-// the last is in the time too.
-func awaitNoWorker(machine string) error {
+// awaitRest returns once the supervisor has nothing left to do for the workers so
+// far: their leaves are gone, and the leaf that waits for the next one is made.
+func awaitRest(machine string) error {
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Microsecond) {
-		left, err := filepath.Glob(machine + "/worker-*")
-		if err != nil || len(left) == 0 {
+		leaves, err := filepath.Glob(machine + "/worker-*")
+		if err != nil {
 			return err
 		}
+		if len(leaves) == 1 {
+			// No process was ever in a leaf that waits (pids.peak, since Linux 6.1).
+			peak, err := os.ReadFile(leaves[0] + "/pids.peak")
+			if err == nil && strings.TrimSpace(string(peak)) == "0" {
+				return nil
+			}
+		}
 		if time.Now().After(end) {
-			return fmt.Errorf("leaves stay after their workers: %q", left)
+			return fmt.Errorf("the leaves of past workers stay: %q", leaves)
 		}
 	}
 }
