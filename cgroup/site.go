@@ -163,14 +163,17 @@ func (s *site) leaveLocked(ctx context.Context, dir int, run string) error {
 	fd, err := sys.OpenDirAt(dir, sup)
 	switch {
 	case err == nil:
-		pids, err := ownProcs(fd, s.path+"/"+sup)
+		pids, err := procs(fd, s.path+"/"+sup)
 		_ = sys.CloseFD(fd)
 		errs = append(errs, err, s.evacuate(dir, pids))
 	case !errors.Is(err, fs.ErrNotExist):
 		errs = append(errs, &FileError{Op: "open", Path: s.path + "/" + sup, Err: err})
 	}
 	if err := errors.Join(errs...); err != nil {
-		return err // the caller is still inside: nothing below may be killed
+		return err
+	}
+	if inside, err := callerIn(s.path + "/" + run); err != nil || inside { // what is in there gets killed
+		return &FileError{Op: "remove", Path: s.path + "/" + run, Err: errors.Join(errors.New("this process could not leave it"), err), Fix: "run 'sandrun gc' later"}
 	}
 	return errors.Join(removeDir(ctx, dir, s.path+"/"+run), s.release(ctx, dir))
 }
