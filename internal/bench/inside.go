@@ -157,7 +157,7 @@ func timed(attr *syscall.SysProcAttr, file string, args ...string) (time.Duratio
 	if err != nil {
 		return 0, err
 	}
-	defer null.Close()
+	defer func() { _ = null.Close() }()
 	start := time.Now()
 	p, err := os.StartProcess(file, append([]string{file}, args...), &os.ProcAttr{
 		Files: []*os.File{null, null, os.Stderr},
@@ -216,8 +216,7 @@ func rawLeaf() (time.Duration, error) {
 			return 0, err
 		}
 		_, err = f.WriteString(l[1])
-		f.Close()
-		if err != nil {
+		if err = errors.Join(err, f.Close()); err != nil {
 			return 0, err
 		}
 	}
@@ -226,8 +225,7 @@ func rawLeaf() (time.Duration, error) {
 		return 0, err
 	}
 	_, err = timed(&syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}, program)
-	dir.Close()
-	if err != nil {
+	if err = errors.Join(err, dir.Close()); err != nil {
 		return 0, err
 	}
 	// A leaf stays busy for a moment after its last process was waited for.

@@ -131,7 +131,7 @@ func measureInGuest(ctx context.Context, o options) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	m := &guest.Machine{
 		Kernel: kernel, Modules: modules,
 		Init:    self,
@@ -146,9 +146,8 @@ func measureInGuest(ctx context.Context, o options) (_ *Result, err error) {
 		Timeout: time.Duration(o.Rounds)*3*time.Second + time.Minute,
 	}
 	err = m.Start(ctx)
-	w.Close()
-	if err != nil {
-		return nil, err
+	if closing := w.Close(); err != nil {
+		return nil, errors.Join(err, closing)
 	}
 	result := &Result{}
 	decodeErr := json.NewDecoder(r).Decode(result)

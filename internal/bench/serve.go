@@ -77,7 +77,7 @@ func (s *server) burst() (time.Duration, error) { return s.ask(askBurst) }
 
 // close ends the run.
 func (s *server) close() error {
-	s.in.Close()
+	_ = s.in.Close() // Wait tells whether the server ended well
 	if err := s.cmd.Wait(); err != nil {
 		return fmt.Errorf("%v: %w\n%s", s.cmd.Args, err, s.stderr)
 	}

@@ -102,11 +102,11 @@ func TestTmpfsLeavesNoName(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "three open files", func() bool {
+	waitFor(t, "three files without a name", func() bool {
 		fds, _ := os.ReadDir("/proc/" + itoa(cmd.Process.Pid) + "/fd")
 		n := 0
 		for _, fd := range fds {
-			if target, _ := os.Readlink("/proc/" + itoa(cmd.Process.Pid) + "/fd/" + fd.Name()); strings.HasPrefix(target, dir) {
+			if target, _ := os.Readlink("/proc/" + itoa(cmd.Process.Pid) + "/fd/" + fd.Name()); strings.HasPrefix(target, dir) && strings.HasSuffix(target, " (deleted)") {
 				n++
 			}
 		}

@@ -3,6 +3,7 @@ package hungry
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -342,8 +343,11 @@ func cache(p *program, args []string) error {
 					if read >= size {
 						return done
 					}
-					if n == 0 || err != nil {
+					if errors.Is(err, io.EOF) {
 						return nil
+					}
+					if err != nil {
+						return err
 					}
 				}
 			})

@@ -85,12 +85,11 @@ func setsid(_ *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	cmd := self(append([]string{"orphan-stage"}, args...))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.ExtraFiles = []*os.File{w} // held by the grandchild, as descriptor 3
-	err = cmd.Run()
-	w.Close()
+	err = errors.Join(cmd.Run(), w.Close())
 	if err != nil {
 		return status(err)
 	}
