@@ -73,7 +73,7 @@ func Explain(w Worker) string {
 		add(string(w.Verdict))
 	}
 	if e.Leftover > 0 {
-		add(plural(int64(e.Leftover), "process", "processes") + " outlived it and were killed")
+		add(plural(int64(e.Leftover), "process outlived it and was", "processes outlived it and were") + " killed")
 	}
 	return strings.Join(parts, separator)
 }

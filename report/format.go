@@ -54,7 +54,7 @@ func FormatDuration(d time.Duration) string {
 	case d < 99500*time.Microsecond:
 		return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds())
 	case d < 9950*time.Millisecond:
-		return fmt.Sprintf("%.1f s", d.Seconds())
+		return strings.TrimSuffix(strconv.FormatFloat(d.Seconds(), 'f', 1, 64), ".0") + " s"
 	case d < 59500*time.Millisecond:
 		return fmt.Sprintf("%.0f s", d.Seconds())
 	case d < time.Hour-500*time.Millisecond:

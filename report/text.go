@@ -104,7 +104,7 @@ func (p *printer) header(run *Run) {
 		kernel(run.Kernel),
 	}
 	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })
-	p.line(p.paint(bold, "sandrun") + "  " + strings.Join(parts, separator))
+	p.parts(p.paint(bold, "sandrun")+"  ", 4, parts)
 }
 
 // kernel names the kernel by its version's first two numbers: "guest kernel 7.2".
@@ -163,7 +163,11 @@ func (p *printer) workers(all []Worker) {
 		}
 		head := "  " + p.paint(red, mark) + " " + pad(p.paint(bold, s), label) + gap +
 			pad(p.paint(red, Printable(string(w.Verdict))), verdict) + gap
-		p.evidence(head, fixed+label, cmp.Or(w.Evidence.Why, Explain(w)))
+		why := strings.Split(cmp.Or(w.Evidence.Why, Explain(w)), separator)
+		for i := range why {
+			why[i] = Printable(why[i])
+		}
+		p.parts(head, fixed+label, why)
 	}
 	if more > 0 {
 		p.line("  " + p.paint(faint, "… and "+FormatCount(int64(more))+" more, in the report of --json"))
@@ -172,23 +176,37 @@ func (p *printer) workers(all []Worker) {
 
 func name(w Worker) string { return cmp.Or(w.Label, w.ID) }
 
-// evidence writes why behind head, which ends at column. Where it does not fit, it
-// goes on below, broken between its parts and never inside one.
-func (p *printer) evidence(head string, column int, why string) {
-	line, used := head, lipgloss.Width(head)
-	for i, part := range strings.Split(why, separator) {
-		part = Printable(part)
+// below is where a line goes on that has no room at its own column.
+const below = 6
+
+// parts writes parts behind head, which ends at column. Where they do not fit they go
+// on under the first, broken between parts and never inside one; parts that are too
+// long for that begin further left.
+func (p *printer) parts(head string, column int, parts []string) {
+	used := lipgloss.Width(head)
+	if p.Width == 0 {
+		p.line(head + strings.Join(parts, separator))
+		return
+	}
+	for i, part := range parts {
+		if i > 0 && column+lipgloss.Width(part) > p.Width {
+			column = min(column, below)
+			break
+		}
+	}
+	line := head
+	for i, part := range parts {
 		n := lipgloss.Width(part)
 		switch {
+		case i == 0 && used > below && used+n > p.Width:
+			p.line(line)
+			column = min(column, below)
+			line, used = strings.Repeat(" ", column)+part, column+n
 		case i == 0:
 			line, used = line+part, used+n
-		case p.Width > 0 && used+lipgloss.Width(separator)+n > p.Width:
+		case used+lipgloss.Width(separator)+n > p.Width:
 			p.line(line)
-			indent := column
-			if indent+n > p.Width {
-				indent = max(min(indent, p.Width-n), 6)
-			}
-			line, used = strings.Repeat(" ", indent)+part, indent+n
+			line, used = strings.Repeat(" ", column)+part, column+n
 		default:
 			line, used = line+separator+part, used+lipgloss.Width(separator)+n
 		}
@@ -239,7 +257,7 @@ func (p *printer) closing(run *Run) {
 	if run.Exit != run.CommandExit {
 		parts = append(parts, p.paint(red, "exit "+strconv.Itoa(run.Exit)+", the command's own was "+strconv.Itoa(run.CommandExit)))
 	}
-	p.line("  " + strings.Join(parts, separator))
+	p.parts("  ", 4, parts)
 }
 
 // pad fills s, which may hold colours, with blanks up to width columns.
