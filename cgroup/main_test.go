@@ -120,6 +120,14 @@ var helpers = map[string]func(args []string) error{
 	"parent": func(args []string) error {
 		c := helperCommand("open", args...)
 		c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+		_ = c.Run() // the test kills it
+		return nil
+	},
+	// run args in a cgroup namespace whose root is the own cgroup
+	"cgroupns": func(args []string) error {
+		c := helperCommand("open", args...)
+		c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWCGROUP}
 		return c.Run()
 	},
 	// hold the process in args[0] at its exit: no signal ends it while we trace it
@@ -173,6 +181,9 @@ func helperOpen(args []string) error {
 		}
 	}
 	if spec.CgroupNS {
+		if err := syscall.Unmount("/sys/fs/cgroup", syscall.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount cgroup2: %w", err)
+		}
 		if err := syscall.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""); err != nil {
 			return fmt.Errorf("mount cgroup2: %w", err)
 		}
@@ -267,12 +278,29 @@ func helperTracer(args []string) error {
 	return syscall.PtraceCont(c.Process.Pid, 0)
 }
 
-func helperCommand(name string, args ...string) *exec.Cmd {
+// helperExe is a copy of the test binary that every user may run: the go command
+// builds it in a private directory.
+var helperExe = sync.OnceValue(func() string {
 	exe, err := os.Executable()
 	if err != nil {
 		panic(err)
 	}
-	c := exec.Command(exe, args...)
+	if os.Getenv(helperEnv) != "" {
+		return exe
+	}
+	b, err := os.ReadFile(exe)
+	if err != nil {
+		panic(err)
+	}
+	public := "/run/cgroup.test"
+	if err := os.WriteFile(public, b, 0o755); err != nil {
+		panic(err)
+	}
+	return public
+})
+
+func helperCommand(name string, args ...string) *exec.Cmd {
+	c := exec.Command(helperExe(), args...)
 	c.Env = append(os.Environ(), helperEnv+"="+name, "GOMAXPROCS=1")
 	return c
 }
