@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,14 +41,24 @@ func (s Seconds) String() string { return FormatDuration(time.Duration(s)) }
 
 // WriteJSON writes run as one indented JSON object. docs/json.md names every field.
 func WriteJSON(w io.Writer, run *Run) error {
+	// A reader may range over every list unasked: none is null.
 	out := *run
-	if out.Workers == nil {
-		out.Workers = []Worker{} // a reader may range over it unasked
+	out.Command = list(run.Command)
+	out.Workers = slices.Clone(list(run.Workers))
+	for i := range out.Workers {
+		out.Workers[i].Argv = list(out.Workers[i].Argv)
 	}
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(&out)
+}
+
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
 }
 
 // errStdout refuses "-": the standard output is the command's own.
@@ -124,7 +135,15 @@ func resolve(path string) (target string, inPlace bool, err error) {
 	}
 	target, err = filepath.EvalSymlinks(abs)
 	if errors.Is(err, os.ErrNotExist) {
-		return abs, false, nil
+		// A new file, or a link to one.
+		link, readErr := os.Readlink(abs)
+		if readErr != nil {
+			return abs, false, nil
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(filepath.Dir(abs), link)
+		}
+		return resolve(link)
 	}
 	if err != nil {
 		return "", false, err
