@@ -2,6 +2,8 @@ package guest
 
 import (
 	"io"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -40,9 +42,14 @@ func (c *console) String() string {
 	return strings.ReplaceAll(string(c.tail), "\r\n", "\n")
 }
 
-// lastLines returns the last n lines of s, each indented.
+// traceLine is a line of a kernel's call trace: "[<6003e052>] dump_stack+0x1a/0x1c".
+var traceLine = regexp.MustCompile(`^\s*\[<[0-9a-f]+>\]`)
+
+// lastLines returns the last n lines of a console, each indented, without the
+// call traces, which hide what they follow.
 func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	lines = slices.DeleteFunc(lines, traceLine.MatchString)
 	if len(lines) > n {
 		lines = lines[len(lines)-n:]
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,9 +30,7 @@ type child struct {
 	outputs  map[string]*output
 	terminal *os.File // its terminal, held so that it does not hang up; nil without one
 	master   *os.File // the other side of the terminal
-	stdin    *os.File // the pipe to its stdin; nil without one
-	written  atomic.Int64
-	pieces   chan int // of stdin, to be fed; closed at the end of the input
+	stdin    *feed    // what fills the pipe to its stdin; nil without one
 
 	mu  sync.Mutex
 	pid int // 0 once reaped
@@ -59,13 +56,15 @@ func (i *initProcess) command() error {
 	if _, err := syscall.Setsid(); err != nil {
 		return fmt.Errorf("setsid: %w", err)
 	}
-	c := &child{link: i.link, outputs: make(map[string]*output), pieces: make(chan int, chunkCredits+1)}
+	c := &child{link: i.link, outputs: make(map[string]*output)}
 	if err := c.makeStreams(&i.spec); err != nil {
 		return err
 	}
 	startErr := c.start(&i.spec)
-	if err := i.link.send(message{Started: true}); err != nil {
-		return err
+	if startErr == nil {
+		if err := i.link.send(message{Started: true}); err != nil {
+			return err
+		}
 	}
 	acked := make(chan struct{})
 	go c.obey(acked)
@@ -77,7 +76,7 @@ func (i *initProcess) command() error {
 		}
 	} else {
 		if c.stdin != nil {
-			go c.feed(i)
+			go c.stdin.run(i)
 		}
 		status, err := c.wait()
 		if err != nil {
@@ -87,11 +86,13 @@ func (i *initProcess) command() error {
 		if status.Signaled() {
 			end.Code = codeSignal + int(status.Signal())
 		}
-		end.Stdin = c.taken()
 	}
 	stuck, err := killAll()
 	if err != nil {
 		return err
+	}
+	if c.stdin != nil && startErr == nil && !stuck {
+		end.Stdin = c.stdin.taken()
 	}
 	if err := c.drain(end, stuck); err != nil {
 		return err
@@ -118,7 +119,7 @@ func (c *child) makeStreams(s *spec) error {
 		case how == asStdout && n == stderr:
 			c.files[n] = c.files[stdout]
 		case how == asPipe && n == stdin:
-			c.files[n], c.stdin, err = os.Pipe()
+			c.files[n], c.stdin, err = newFeed()
 		case how == asPipe && n == stdout:
 			c.files[n], err = c.makeOutput(n.String(), lineStdout)
 		case how == asPipe:
@@ -266,10 +267,10 @@ func (c *child) obey(acked chan<- struct{}) {
 			c.signal(syscall.SIGKILL)
 		case m.Winsize != nil && c.master != nil:
 			_ = sys.Control(c.master, func(fd int) error { return sys.SetWinsize(fd, m.Winsize) })
-		case m.Chunk != 0:
-			c.pieces <- m.Chunk
-		case m.EOF:
-			close(c.pieces)
+		case m.Chunk != 0 && c.stdin != nil:
+			c.stdin.pieces <- m.Chunk
+		case m.EOF && c.stdin != nil:
+			close(c.stdin.pieces)
 		case m.Closed != stdin:
 			if o := c.outputs[m.Closed.String()]; o != nil {
 				_ = o.from.Close()
@@ -292,56 +293,6 @@ func (c *child) signal(s syscall.Signal) {
 	default:
 		_ = syscall.Kill(c.pid, s)
 	}
-}
-
-// feed writes the pieces of stdin to the command.
-func (c *child) feed(i *initProcess) {
-	defer func() { _ = c.stdin.Close() }()
-	buf := make([]byte, chunkSize)
-	for n := range c.pieces {
-		b, err := i.readPiece(n, buf)
-		if err != nil {
-			i.fail(err) // the command sees an end of its input, and the host an error
-			return
-		}
-		k, err := c.stdin.Write(b)
-		c.written.Add(int64(k))
-		if err != nil {
-			_ = c.link.send(message{StdinClosed: true})
-			return
-		}
-		if c.link.send(message{Chunk: n}) != nil {
-			return
-		}
-	}
-}
-
-func (i *initProcess) readPiece(n int, buf []byte) ([]byte, error) {
-	f, err := i.openShared(chunkFile(n))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	k, err := io.ReadFull(f, buf)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("read %s of the share: %w", chunkFile(n), err)
-	}
-	return buf[:k], nil
-}
-
-// taken returns how much of its stdin the command has read.
-func (c *child) taken() int64 {
-	if c.stdin == nil {
-		return 0
-	}
-	unread := 0
-	// Closed already: then all was written, and what was not read is not known
-	// here; it counts as read.
-	_ = sys.Control(c.stdin, func(fd int) (err error) {
-		unread, err = sys.PendingInput(fd)
-		return err
-	})
-	return c.written.Load() - int64(unread)
 }
 
 // killAll ends every other process of the guest and reaps it. One that is stuck

@@ -64,7 +64,8 @@ type Machine struct {
 	// run, such as a guest larger than the host's available memory.
 	Warn func(message string)
 
-	run *running // once started
+	run       *running // once started
+	extraArgs []string // more for the kernel's command line, behind our own
 }
 
 // A NetworkMode says what a guest can reach.
@@ -144,7 +145,7 @@ func (m *Machine) check() error {
 		return errors.New("an overlay needs the kernel's overlay module: no module directory given")
 	}
 	for _, p := range []struct{ what, path string }{
-		{"program", m.Args[0]}, {"init", m.Init}, {"working directory", m.Dir}, {"run directory", m.RunDir},
+		{"program", m.Args[0]}, {"init", m.Init}, {"working directory", m.Dir},
 	} {
 		if !filepath.IsAbs(p.path) {
 			return fmt.Errorf("%s %q: must be an absolute path", p.what, p.path)
@@ -153,9 +154,8 @@ func (m *Machine) check() error {
 			return fmt.Errorf("%s %s: %s of a guest is its own, not the host's; use a path elsewhere", p.what, p.path, own)
 		}
 	}
-	// The kernel splits its command line at these, and its block driver a path.
-	if strings.ContainsFunc(m.RunDir, func(r rune) bool { return r <= ' ' || r == 0x7f }) || strings.ContainsAny(m.RunDir, `,:"'\\`) {
-		return fmt.Errorf("run directory %q: a kernel command line cannot carry white space, quotes, commas, colons or backslashes; set TMPDIR to a plain path", m.RunDir)
+	if !filepath.IsAbs(m.RunDir) || !plainPath(m.RunDir) {
+		return fmt.Errorf("run directory %q: must be an absolute path without white space, quotes, commas, colons and backslashes, which a kernel command line cannot carry; set TMPDIR to one", m.RunDir)
 	}
 	if st, err := os.Stat(m.RunDir); err != nil {
 		return fmt.Errorf("run directory: %w", err)
@@ -163,6 +163,12 @@ func (m *Machine) check() error {
 		return fmt.Errorf("run directory %s: not a directory", m.RunDir)
 	}
 	return nil
+}
+
+// plainPath reports whether a path means itself on a kernel command line, and in
+// the arguments of the kernel's block driver.
+func plainPath(path string) bool {
+	return !strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r == 0x7f }) && !strings.ContainsAny(path, `,:"'\\`)
 }
 
 // minMemory is what the kernel, process 1 and a small command need, in bytes.

@@ -83,6 +83,9 @@ type seat struct {
 	claim net.Conn // names the seat to other guests; nil when it could not
 }
 
+// seatKind is what every guest on the host uses.
+const seatKind = "sandrun-guest-cpu"
+
 // seatsPerCPU bounds the search; beyond it the load is hopeless anyway.
 const seatsPerCPU = 16
 
@@ -90,7 +93,9 @@ const seatsPerCPU = 16
 // on the host moves out of the way of a bound guest; only another guest cannot.
 // A guest claims its processor by the name of an abstract unix socket (unix(7)),
 // which goes with the process that holds it, however that ends.
-func takeSeat() (seat, error) {
+//
+// kind begins the names: guests see those of one kind.
+func takeSeat(kind string) (seat, error) {
 	cpus, err := sys.Affinity()
 	if err != nil {
 		return seat{}, err
@@ -99,7 +104,7 @@ func takeSeat() (seat, error) {
 	for n := range seatsPerCPU {
 		for i := range cpus {
 			cpu := cpus[(first+i)%len(cpus)]
-			name := fmt.Sprintf("@sandrun-guest-cpu-%d-%d", cpu, n)
+			name := fmt.Sprintf("@%s-%d-%d", kind, cpu, n)
 			claim, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 			if err == nil {
 				return seat{cpu: cpu, claim: claim}, nil

@@ -20,7 +20,7 @@ import (
 // the guest's memory has no name.
 const (
 	shareName = "guest"      // directory: the spec and stdin, read by the guest
-	initName  = "guest-init" // symbolic link to Machine.Init
+	initName  = "guest-init" // symbolic link to Machine.Init, if that is no plain path
 	umidName  = "uml"        // directory of the kernel process: its pid, its management socket
 	swapName  = "guest-swap" // sparse file
 )
@@ -101,18 +101,27 @@ func (m *Machine) kernelArgs() []string {
 	if m.Overlay {
 		root = "ro" // before anything runs: see enterOverlay
 	}
-	return []string{
+	return append([]string{
 		"mem=" + strconv.FormatInt(m.Memory>>10, 10) + "K",
 		"seccomp=on", // traces with seccomp: half the cost of ptrace a system call
 		"rootfstype=hostfs", "rootflags=/", root,
-		"init=" + filepath.Join(m.RunDir, initName),
+		"init=" + m.initPath(),
 		shareEnv + "=" + filepath.Join(m.RunDir, shareName),
 		"con=null", "con0=null,fd:1", "ssl=null",
 		"quiet", "panic=-1",
 		// What a stock kernel measures for a second at boot.
 		"lpj=33968128", "initcall_blacklist=raid6_init",
 		"uml_dir=" + m.RunDir, "umid=" + umidName,
+	}, m.extraArgs...)
+}
+
+// initPath is Init in a form that the kernel's command line can carry: itself, or
+// a link that start makes.
+func (m *Machine) initPath() string {
+	if plainPath(m.Init) {
+		return m.Init
 	}
+	return filepath.Join(m.RunDir, initName)
 }
 
 // startKernel starts the kernel process and returns a channel that says how it

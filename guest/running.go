@@ -22,7 +22,7 @@ const (
 	// its processes and writes its caches out.
 	offDelay = 5 * time.Second
 	// waitDelay is how long output may take once the kernel is gone.
-	waitDelay = 5 * time.Second
+	waitDelay = 2 * time.Second
 )
 
 // A running is a machine between Start and Wait.
@@ -81,10 +81,15 @@ func (m *Machine) start() (_ *running, err error) {
 	if err := os.Mkdir(filepath.Join(m.RunDir, shareName), 0o700); err != nil {
 		return nil, fmt.Errorf("the run directory is in use: %w", err)
 	}
-	if err := os.Symlink(m.Init, filepath.Join(m.RunDir, initName)); err != nil {
-		return nil, err
+	if m.initPath() != m.Init {
+		if own := ownDir(m.RunDir); own == "/dev" {
+			return nil, fmt.Errorf("init %q: a kernel command line cannot carry such a path, and a link to it in %s is not seen by the guest: move the program or set TMPDIR", m.Init, m.RunDir)
+		}
+		if err := os.Symlink(m.Init, m.initPath()); err != nil {
+			return nil, err
+		}
 	}
-	if r.seat, err = takeSeat(); err != nil {
+	if r.seat, err = takeSeat(seatKind); err != nil {
 		return nil, err
 	}
 	args := m.kernelArgs()
@@ -347,7 +352,7 @@ func (r *running) supervise(ctx context.Context) {
 				messages = nil
 			case m.Hello && up:
 				// The kernel restarts itself when the command reboots it.
-				cause = errors.Join(cause, fmt.Errorf("%w: it was rebooted from inside", ErrDied))
+				off(fmt.Errorf("%w: it was rebooted from inside", ErrDied))
 				killKernel(r.cmd.Process.Pid)
 			case m.Hello:
 				up = true
@@ -357,8 +362,7 @@ func (r *running) supervise(ctx context.Context) {
 				_ = os.Remove(filepath.Join(r.m.RunDir, shareName, specFile))
 				r.startInput()
 			case m.Fail != "":
-				cause = errors.Join(cause, fmt.Errorf("%w: %s", ErrInit, m.Fail))
-				force = time.After(offDelay)
+				off(fmt.Errorf("%w: %s", ErrInit, m.Fail))
 			case m.Chunk != 0 && r.chunks != nil:
 				r.chunks.consumed(m.Chunk)
 			case m.StdinClosed && r.feed != nil:
