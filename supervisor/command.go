@@ -32,14 +32,18 @@ func (s *Supervisor) start(c Command) (*exec.Cmd, error) {
 	cmd.SysProcAttr.UseCgroupFD = true
 	cmd.SysProcAttr.CgroupFD = s.Tree.Main().FD()
 	err := s.launch(cmd)
-	if !noCloneIntoCgroup(err) {
-		return cmd, err
+	if noCloneIntoCgroup(err) {
+		return s.startByShim(c)
 	}
-	// clone3 or its flag is refused here (a container's seccomp filter, say): let
-	// the shim wait for us to move it, as a worker does.
+	return cmd, err
+}
+
+// startByShim serves where clone3(2) or its flag is refused (a container's seccomp
+// filter, say): the shim waits until it was moved, as a worker does.
+func (s *Supervisor) startByShim(c Command) (*exec.Cmd, error) {
 	c.Argv = append([]string{"sandrun", "worker", "--", c.Path}, c.Argv[1:]...)
 	c.Path = "/proc/self/exe"
-	cmd = c.cmd()
+	cmd := c.cmd()
 	return cmd, s.launch(cmd)
 }
 

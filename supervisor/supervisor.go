@@ -141,7 +141,7 @@ func (s *Supervisor) Run(ctx context.Context, c Command) (run *report.Run, err e
 	closing := s.listener.Close()
 	s.cancel(errCommandEnded)
 	stop(errCommandEnded)
-	err = s.Tree.Machine().Kill() // the daemons it left, and the shims that wait
+	err = s.Tree.Main().Kill() // the daemons it left, and the shims that wait
 	serving.Wait()
 	close(s.stopped)
 	background.Wait()

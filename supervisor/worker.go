@@ -51,17 +51,17 @@ func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) {
 }
 
 func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
+	packet := make([]byte, sandbox.RequestMax)
+	n, err := conn.Read(packet)
+	if err != nil {
+		return err
+	}
 	peer, err := sys.PeerOf(conn)
 	if err != nil {
 		return err
 	}
 	if peer.UID != s.Owner && peer.UID != 0 {
 		return fmt.Errorf("user %d may not start workers in a run of user %d", peer.UID, s.Owner)
-	}
-	packet := make([]byte, sandbox.RequestMax)
-	n, err := conn.Read(packet)
-	if err != nil {
-		return err
 	}
 	request, err := sandbox.ParseRequest(packet[:n])
 	if err != nil {

@@ -47,6 +47,11 @@ func (p *plan) fromHost() (bool, error) {
 		// Inside, sandrun is root for the sake of the cgroups; the command is who
 		// it would be on the host.
 		p.as = &syscall.Credential{Uid: uint32(h.UID), Gid: uint32(h.GID), Groups: h.Groups}
+		for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+			if err := f.Chown(h.UID, h.GID); err != nil { // for /dev/stderr and the like
+				return true, fmt.Errorf("hand %s to user %d: %w", f.Name(), h.UID, err)
+			}
+		}
 	}
 	return true, nil
 }
