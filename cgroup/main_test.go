@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -50,10 +51,15 @@ var helpers = map[string]func(args []string) error{
 	"true": func([]string) error { return nil },
 	// touch args[0] MiB of anonymous memory, one page after the other, then sleep
 	"hog": func(args []string) error {
-		b := make([]byte, mib(args[0]))
-		for i := 0; i < len(b); i += 4096 {
-			b[i] = 1
+		var all [][]byte
+		for range mib(args[0]) >> 20 {
+			b := make([]byte, 1<<20)
+			for i := 0; i < len(b); i += 4096 {
+				b[i] = 1
+			}
+			all = append(all, b)
 		}
+		defer runtime.KeepAlive(all)
 		say("ready")
 		time.Sleep(time.Hour)
 		return nil

@@ -15,7 +15,8 @@ const maxRecord = 8 << 10
 // An OOMLog reads the kernel's own reports of out-of-memory kills. They hold what
 // cannot be read from the cgroup files afterwards: how the memory was used at
 // the moment of the kill. It is evidence on top: a verdict does not depend on
-// it, since the kernel log may be closed to this user and loses records.
+// it, since the kernel log may be closed to this user and loses records: its buffer
+// may hold as few as three reports, so drain it at each kill.
 type OOMLog struct {
 	mu     sync.Mutex
 	file   *sys.RecordFile

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -8,8 +9,8 @@ import (
 
 // An OOMReport is what the kernel logged about one out-of-memory kill
 // (mm/oom_kill.c). The kernel logs at most 10 full reports in 5 seconds; of the
-// others only the Killed lines are left: Memcg, TaskMemcg, Pid and Split are
-// then empty.
+// others only the Killed lines are left: Memcg, Pid and Split are then empty,
+// and TaskMemcg too, unless the whole cgroup was killed.
 type OOMReport struct {
 	Time time.Duration // since boot
 	// Global says that the whole machine was full, and no cgroup.
@@ -45,19 +46,27 @@ type oomParser struct {
 	inStat bool // the lines of memory.stat are coming
 	stat   statSplit
 	last   int // index in out of the report that Killed lines belong to, -1 for none
+	// group says that all of a cgroup is being killed since groupAt: Killed lines
+	// that follow closely belong to the same report.
+	group   bool
+	groupAt time.Duration
 }
+
+// groupSpan is how far apart the Killed lines of one cgroup are taken to be. A
+// longer one is a kill whose own report the kernel has suppressed.
+const groupSpan = 20 * time.Millisecond
 
 func newOOMParser() *oomParser { return &oomParser{last: -1} }
 
 // drain gives the finished reports.
 func (p *oomParser) drain() []OOMReport {
 	out := p.out
-	p.out, p.last = nil, -1
+	p.out, p.last, p.group = nil, -1, false
 	return out
 }
 
 // lose forgets a report that has begun: records of it were overwritten.
-func (p *oomParser) lose() { p.open, p.inStat, p.last = false, false, -1 }
+func (p *oomParser) lose() { p.open, p.inStat, p.last, p.group = false, false, -1, false }
 
 // record takes one record of /dev/kmsg: "prio,seq,usec,flags;text", then
 // " KEY=value" lines (Documentation/ABI/testing/dev-kmsg). Records that a process
@@ -87,11 +96,19 @@ func (p *oomParser) line(at time.Duration, s string) {
 	switch {
 	case strings.Contains(s, " invoked oom-killer: "):
 		p.cur, p.stat = OOMReport{Time: at}, statSplit{}
-		p.open, p.inStat, p.last = true, false, -1
+		p.open, p.inStat, p.last, p.group = true, false, -1, false
 	case strings.HasPrefix(s, "oom-kill:constraint="):
 		p.victim(at, s)
 	case strings.Contains(s, ": Killed process "):
 		p.killed(at, s)
+	case strings.HasPrefix(s, "Tasks in "):
+		memcg, ok := strings.CutSuffix(strings.TrimPrefix(s, "Tasks in "), " are going to be killed due to memory.oom.group set")
+		if ok && p.last >= 0 {
+			p.group, p.groupAt = true, at
+			if r := &p.out[p.last]; r.TaskMemcg == "" {
+				r.TaskMemcg = memcg
+			}
+		}
 	case !p.open:
 	case strings.HasPrefix(s, "memory: usage "):
 		p.cur.Usage, p.cur.Limit = usageLine(s)
@@ -160,7 +177,7 @@ func (p *oomParser) victim(at time.Duration, s string) {
 	if p.cur.HasSplit {
 		p.cur.Split = p.stat.split()
 	}
-	p.last = len(p.out)
+	p.last, p.group = len(p.out), false
 	p.out = append(p.out, p.cur)
 }
 
@@ -188,18 +205,19 @@ func (p *oomParser) killed(at time.Duration, s string) {
 			k.ShmemRSS = v
 		}
 	}
-	if p.last < 0 {
-		// The kernel suppressed the report, or it was drained before.
-		p.last = len(p.out)
-		p.out = append(p.out, OOMReport{Time: at, Global: how == "Out of memory"})
-	}
-	r := &p.out[p.last]
-	for _, old := range r.Killed {
-		if old.Pid == k.Pid {
+	if p.last >= 0 {
+		r := &p.out[p.last]
+		if slices.ContainsFunc(r.Killed, func(old OOMKill) bool { return old.Pid == k.Pid }) {
+			return
+		}
+		if len(r.Killed) == 0 || p.group && at-p.groupAt <= groupSpan {
+			r.Killed = append(r.Killed, k)
 			return
 		}
 	}
-	r.Killed = append(r.Killed, k)
+	// The kernel suppressed the report, or it was drained before.
+	p.last, p.group = len(p.out), false
+	p.out = append(p.out, OOMReport{Time: at, Global: how == "Out of memory", Killed: []OOMKill{k}})
 }
 
 // usageLine reads "memory: usage NkB, limit NkB, failcnt N".

@@ -105,6 +105,7 @@ func TestReadBackMismatch(t *testing.T) {
 }
 
 func TestOwnCapKills(t *testing.T) {
+	defer printLog(t)
 	log, err := OpenOOMLog()
 	if err != nil {
 		t.Fatal(err)
@@ -170,6 +171,7 @@ func TestOwnCapKills(t *testing.T) {
 // Two leaves, each under its cap, fill the machine: the victim shows a kill
 // without an oom of its own, and the machine shows the oom.
 func TestMachineKills(t *testing.T) {
+	defer printLog(t)
 	tree := openTree(t, Limits{Memory: 64 << 20, Pids: 200})
 	cap := Limits{Memory: 60 << 20, Pids: 50, OOMGroup: true}
 	a, b := newLeaf(t, tree, "worker-0001", cap), newLeaf(t, tree, "worker-0002", cap)
