@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -99,17 +98,6 @@ func isDead(path string) (dead bool, lock *os.File, err error) {
 func collectRun(ctx context.Context, path string, tree cgroup.TreeRef) error {
 	if tree.Path != "" {
 		if err := cgroup.RemoveTree(ctx, tree.Path); err != nil {
-			return err
-		}
-	}
-	var s state
-	if b, err := os.ReadFile(filepath.Join(path, stateName)); err == nil {
-		if err := json.Unmarshal(b, &s); err != nil {
-			return fmt.Errorf("%s: %w (remove the directory by hand)", filepath.Join(path, stateName), err)
-		}
-	}
-	for _, dir := range s.Elsewhere {
-		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
 	}

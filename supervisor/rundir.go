@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,24 +14,15 @@ import (
 
 // A RunDir is the private directory of one run, and the proof that the run is
 // alive: the kernel drops its lock with the last process that has it open, by
-// whatever death. Everything that a run leaves on disk is in it or named in it.
+// whatever death. Everything that a run writes on disk for itself is in it.
 type RunDir struct {
 	ID   string // of the run
 	Path string
 	lock *os.File
 }
 
-// A state is what gc must know of a run whose process is gone.
-type state struct {
-	Pid int `json:"pid"`
-	// Elsewhere are directories outside the run's own that go with it.
-	Elsewhere []string `json:"elsewhere,omitempty"`
-}
-
-const (
-	lockName  = "lock"
-	stateName = "run.json"
-)
+// lockName is the file whose lock says that the run lives.
+const lockName = "lock"
 
 // baseDir is where the directories of this user's runs are.
 func baseDir() string {
@@ -110,17 +100,7 @@ func NewRunDir(owner int) (dir *RunDir, err error) {
 	if err := sys.LockFile(d.lock); err != nil {
 		return nil, errors.Join(err, d.lock.Close())
 	}
-	return d, d.Record()
-}
-
-// Record notes directories outside the run's own that gc has to remove with it.
-// Call it before they are made.
-func (d *RunDir) Record(elsewhere ...string) error {
-	b, err := json.Marshal(state{Pid: os.Getpid(), Elsewhere: elsewhere})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(d.Path, stateName), b, 0o600)
+	return d, nil
 }
 
 // Close removes the directory, and that of all runs with the last one.

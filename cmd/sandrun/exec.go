@@ -131,7 +131,7 @@ func readPlan(c *cli.Command) (plan, error) {
 	if ok, err := p.fromHost(); ok || err != nil {
 		return p, err
 	}
-	if p.machine, err = resolveMachine(c, p.dir); err != nil {
+	if p.machine, err = resolveMachine(c, p.dir, 0); err != nil {
 		return p, err
 	}
 	p.path, err = exec.LookPath(p.argv[0])

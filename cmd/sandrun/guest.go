@@ -13,6 +13,7 @@ import (
 
 	"github.com/sandrun/sandrun/guest"
 	"github.com/sandrun/sandrun/profiles"
+	"github.com/sandrun/sandrun/report"
 	"github.com/sandrun/sandrun/supervisor"
 )
 
@@ -60,6 +61,38 @@ func (p *plan) fromHost() (bool, error) {
 // cache of the host's files, and sandrun itself.
 const guestRoom = 384 << 20
 
+// unaskedMemory is the largest guest for the profile of this host, unless a flag asks
+// for more: a kernel initializes all its memory as it boots, 4 GiB in about 50 ms and
+// 20 GiB in a second, and takes 16 MiB of the host for each GiB.
+const unaskedMemory = 4 << 30
+
+// guestMachine makes the machine for a run in a guest, and the guest's memory in bytes.
+func guestMachine(c *cli.Command, dir string) (m profiles.Machine, memory int64, err error) {
+	if s := c.String("guest-memory"); s != "" {
+		if memory, err = profiles.ParseSize(s, 0); err != nil {
+			return m, 0, fmt.Errorf("--guest-memory: %w", err)
+		}
+	}
+	limit := max(memory-guestRoom, 0)
+	if memory == 0 && c.String("profile") == "host" && c.String("memory") == "" {
+		limit = unaskedMemory
+	}
+	if m, err = resolveMachine(c, dir, limit); err != nil {
+		return m, 0, err
+	}
+	switch {
+	case memory == 0:
+		memory = m.Budget + guestRoom
+	case memory < m.Budget:
+		return m, 0, fmt.Errorf("--guest-memory %s is less than the %s that the run may use: the guest would be full before its caps are (leave it out, or lower --memory)",
+			c.String("guest-memory"), report.FormatBytes(m.Budget))
+	}
+	if limit == unaskedMemory {
+		m.Notes = append(m.Notes, "the guest holds "+report.FormatBytes(unaskedMemory)+" of this machine: --guest-memory or --profile for more")
+	}
+	return m, memory, nil
+}
+
 // inGuest executes this same command line inside the embedded kernel.
 func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
 	kernel, modules, err := guest.DefaultStore().Kernel()
@@ -70,6 +103,10 @@ func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
 	if err != nil {
 		return err
 	}
+	var memory int64
+	if p.machine, memory, err = guestMachine(c, p.dir); err != nil {
+		return err
+	}
 	handover, err := json.Marshal(fromHost{
 		Machine: p.machine, Path: p.path, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups(),
 	})
@@ -78,12 +115,6 @@ func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
 	}
 	if err := seenOutside(p.json); err != nil {
 		return err
-	}
-	memory := p.machine.Budget + guestRoom
-	if s := c.String("guest-memory"); s != "" {
-		if memory, err = profiles.ParseSize(s, 0); err != nil {
-			return fmt.Errorf("--guest-memory: %w", err)
-		}
 	}
 	swap := p.machine.Swap
 	if s := c.String("guest-swap"); s != "" {

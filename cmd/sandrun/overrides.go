@@ -57,11 +57,15 @@ func readOverrides(c *cli.Command) profiles.Overrides {
 }
 
 // resolveMachine makes the machine that the flags of overrideFlags describe; own
-// profiles are looked for upwards from dir.
-func resolveMachine(c *cli.Command, dir string) (profiles.Machine, error) {
+// profiles are looked for upwards from dir. A limit above 0 stands for memory that
+// this host has no more of, in bytes.
+func resolveMachine(c *cli.Command, dir string, limit int64) (profiles.Machine, error) {
 	set, host, err := loadProfiles(dir)
 	if err != nil {
 		return profiles.Machine{}, err
+	}
+	if limit > 0 && (host.Limit == 0 || limit < host.Limit) {
+		host.Limit = limit
 	}
 	return set.Resolve(c.String("profile"), readOverrides(c), host)
 }
