@@ -29,8 +29,9 @@ import (
 // The host's own loopback is at the gateway's address; DNS goes to the host's
 // first name server, wherever that is. There is no IPv6.
 const (
-	passtInterface = "vec0"
-	passtMAC       = "52:54:00:12:34:56"
+	passtInterface  = "vec0"
+	passtMAC        = "52:54:00:12:34:56" // of the guest
+	passtGatewayMAC = "52:54:00:12:34:57"
 )
 
 var (
@@ -91,6 +92,8 @@ func startPasst() (p *passt, err error) {
 	defer closeAll(theirs)
 
 	p.cmd = exec.Command(program, "--foreground", "--stderr", "--quiet", "--fd", "3", "--ipv4-only",
+		// What passt would otherwise copy from the host's interface, and a host may be without one.
+		"--interface", "lo", "--mac-addr", passtGatewayMAC,
 		"--address", passtAddress.Addr().String(), "--netmask", fmt.Sprint(passtAddress.Bits()),
 		"--gateway", passtGateway.String(), "--dns-forward", passtDNS.String(),
 		"--tcp-ports", "none", "--udp-ports", "none")
