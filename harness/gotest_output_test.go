@@ -103,9 +103,16 @@ func describe(tracker *GoTestTracker) string {
 func track(chunks ...[]byte) *GoTestTracker {
 	tracker := NewGoTestTracker()
 	for _, c := range chunks {
-		tracker.Write(c)
+		feed(tracker, c)
 	}
 	return tracker
+}
+
+// feed writes as io.Copy does, which gives up on an error or a short write.
+func feed(tracker *GoTestTracker, data []byte) {
+	if n, err := tracker.Write(data); n != len(data) || err != nil {
+		panic(fmt.Sprintf("Write of %d bytes: %d, %v", len(data), n, err))
+	}
 }
 
 func TestGoTestTrackerGolden(t *testing.T) {
@@ -157,7 +164,7 @@ func TestGoTestTrackerLive(t *testing.T) {
 	if got := tracker.Running("example/good"); got != nil {
 		t.Errorf("example/good has ended, but %q run", got)
 	}
-	tracker.Write(data[len(before):])
+	feed(tracker, data[len(before):])
 	if got := tracker.Running("example/hog"); got != nil {
 		t.Errorf("example/hog has ended, but %q run", got)
 	}
@@ -271,16 +278,16 @@ func TestGoTestTrackerBounded(t *testing.T) {
 	tracker := NewGoTestTracker()
 	chunk := bytes.Repeat([]byte("x"), 10_000)
 	for range 100 {
-		tracker.Write(chunk)
+		feed(tracker, chunk)
 	}
 	if len(tracker.line) > maxOutputLine {
 		t.Errorf("an endless line takes %d bytes", len(tracker.line))
 	}
-	tracker.Write([]byte("\n"))
+	feed(tracker, []byte("\n"))
 	for i := range 2 * maxTests {
-		fmt.Fprintf(tracker, "=== RUN   Test%d\n=== PAUSE Test%d\n", i, i)
+		feed(tracker, fmt.Appendf(nil, "=== RUN   Test%d\n=== PAUSE Test%d\n", i, i))
 	}
-	fmt.Fprintf(tracker, "=== RUN   Test%s\n", strings.Repeat("y", 2*maxTestName))
+	feed(tracker, []byte("=== RUN   Test"+strings.Repeat("y", 2*maxTestName)+"\n"))
 	if n := len(tracker.block.tests); n > maxTests {
 		t.Errorf("endless tests take %d entries", n)
 	}
@@ -314,7 +321,7 @@ func BenchmarkGoTestTracker(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(inputs[name])))
 			for b.Loop() {
-				NewGoTestTracker().Write(inputs[name])
+				track(inputs[name])
 			}
 		})
 	}

@@ -15,12 +15,25 @@ func TestFormatBytes(t *testing.T) {
 		in   int64
 		want string
 	}{
-		{0, "0 B"}, {1, "1 B"}, {9, "9 B"}, {1023, "1023 B"},
-		{kib, "1 KiB"}, {kib + kib/2, "1.5 KiB"}, {768 * mib, "768 MiB"},
-		{9*mib + 970*kib, "9.9 MiB"}, {9*mib + 980*kib, "10 MiB"}, // 9.947, 9.957
-		{1023*kib + 400, "1023 KiB"}, {1023*kib + 600, "1 MiB"}, {gib - 1, "1 GiB"},
-		{1_950_000_000, "1.8 GiB"}, {2 * gib, "2 GiB"}, {31 * gib, "31 GiB"}, {1 << 40, "1 TiB"},
-		{math.MaxInt64, "8 EiB"}, {math.MinInt64, "-8 EiB"}, {-1, "-1 B"},
+		{0, "0 B"},
+		{1, "1 B"},
+		{9, "9 B"},
+		{1023, "1023 B"},
+		{kib, "1 KiB"},
+		{kib + kib/2, "1.5 KiB"},
+		{768 * mib, "768 MiB"},
+		{9*mib + 970*kib, "9.9 MiB"},
+		{9*mib + 980*kib, "10 MiB"}, // 9.947, 9.957
+		{1023*kib + 400, "1023 KiB"},
+		{1023*kib + 600, "1 MiB"},
+		{gib - 1, "1 GiB"},
+		{1_950_000_000, "1.8 GiB"},
+		{2 * gib, "2 GiB"},
+		{31 * gib, "31 GiB"},
+		{1 << 40, "1 TiB"},
+		{math.MaxInt64, "8 EiB"},
+		{math.MinInt64, "-8 EiB"},
+		{-1, "-1 B"},
 	} {
 		if got := FormatBytes(test.in); got != test.want {
 			t.Errorf("FormatBytes(%d) = %q, want %q", test.in, got, test.want)

@@ -279,7 +279,11 @@ func TestWriteFileInPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() {
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	if _, err := io.WriteString(log, "before\n"); err != nil {
 		t.Fatal(err)
 	}
