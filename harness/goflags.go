@@ -2,31 +2,34 @@ package harness
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
-// goFlags is what `go env GOFLAGS` would print for a command started with environ,
-// and where it is set. A GOFLAGS in the environment hides one of `go env -w`, which
-// hides one of $GOROOT/go.env; that is why it must be read before it is set.
+// goEnv is what `go env KEY` would print for a command started with environ, as far as
+// it is set somewhere, and where that is: in the environment, which hides the file of
+// `go env -w`, which hides $GOROOT/go.env. A GOFLAGS that is hidden is lost, so it must
+// be read before one is set.
 //
 // The files are read here, because starting `go` takes 10 ms, and ten times that in a
 // guest kernel. The rules are those of cmd/go/internal/cfg, and a test holds them
 // against the real `go env`.
-func goFlags(environ []string) (value, source string) {
-	if v := getenv(environ, "GOFLAGS"); v != "" {
+func goEnv(environ []string, key string) (value, source string) {
+	if v := getenv(environ, key); v != "" {
 		return v, "the environment"
 	}
 	userFile := goEnvFile(environ)
 	user := readGoEnv(userFile)
-	if v, ok := user["GOFLAGS"]; ok {
+	if v, ok := user[key]; ok {
 		return v, userFile
 	}
 	if root := goRoot(environ, user["GOROOT"]); root != "" {
 		file := filepath.Join(root, "go.env")
-		if v, ok := readGoEnv(file)["GOFLAGS"]; ok {
+		if v, ok := readGoEnv(file)[key]; ok {
 			return v, file
 		}
 	}
@@ -83,18 +86,34 @@ func goRoot(environ []string, user string) string {
 	if user != "" {
 		return user
 	}
+	file, err := filepath.EvalSymlinks(lookPath(environ, "go"))
+	if err != nil {
+		return ""
+	}
+	return filepath.Dir(filepath.Dir(file)) // GOROOT/bin/go
+}
+
+// lookPath is the file that a command started with environ finds under this name, or "".
+func lookPath(environ []string, name string) string {
 	for _, dir := range filepath.SplitList(getenv(environ, "PATH")) {
-		file := filepath.Join(dir, "go")
-		if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-			continue
+		file := filepath.Join(dir, name)
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return file
 		}
-		file, err := filepath.EvalSymlinks(file)
-		if err != nil {
-			return ""
-		}
-		return filepath.Dir(filepath.Dir(file)) // GOROOT/bin/go
 	}
 	return ""
+}
+
+// crossRunner is the program by which cmd/go runs binaries for another machine where
+// there is no -exec: go_GOOS_GOARCH_exec on PATH, such as go_js_wasm_exec.
+func crossRunner(environ []string) string {
+	goos, _ := goEnv(environ, "GOOS")
+	goarch, _ := goEnv(environ, "GOARCH")
+	goos, goarch = cmp.Or(goos, runtime.GOOS), cmp.Or(goarch, runtime.GOARCH)
+	if goos == runtime.GOOS && goarch == runtime.GOARCH {
+		return ""
+	}
+	return lookPath(environ, "go_"+goos+"_"+goarch+"_exec")
 }
 
 // splitFlags splits s as cmd/internal/quoted does: at blanks, where a field that

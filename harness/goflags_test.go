@@ -10,8 +10,8 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 )
 
-// TestGoFlagsAsGoEnv holds goFlags against the real `go env GOFLAGS`.
-func TestGoFlagsAsGoEnv(t *testing.T) {
+// TestGoEnv holds goEnv against the real `go env GOFLAGS`.
+func TestGoEnv(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		file := filepath.Join(dir, name)
@@ -53,9 +53,9 @@ func TestGoFlagsAsGoEnv(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, source := goFlags(environ)
+			got, source := goEnv(environ, "GOFLAGS")
 			if want := strings.TrimSuffix(string(out), "\n"); got != want {
-				t.Errorf("goFlags = %q, go env says %q", got, want)
+				t.Errorf("goEnv = %q, go env says %q", got, want)
 			}
 			if (got != "") && source == "" {
 				t.Error("a value without a source")
@@ -64,8 +64,8 @@ func TestGoFlagsAsGoEnv(t *testing.T) {
 	}
 }
 
-// TestGoFlagsOfGoRoot reads the file that distributions may put beside the toolchain.
-func TestGoFlagsOfGoRoot(t *testing.T) {
+// TestGoEnvOfGoRoot reads the file that distributions may put beside the toolchain.
+func TestGoEnvOfGoRoot(t *testing.T) {
 	root := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
 		t.Fatal(err)
@@ -85,8 +85,8 @@ func TestGoFlagsOfGoRoot(t *testing.T) {
 		"PATH, by a link":   {"GOENV=off", "PATH=" + filepath.Dir(link)},
 		"an empty GOFLAGS=": {"GOENV=off", "GOFLAGS=", "GOROOT=" + root},
 	} {
-		if got, source := goFlags(environ); got != "-buildvcs=false" || source != filepath.Join(root, "go.env") {
-			t.Errorf("%s: goFlags = %q of %q", name, got, source)
+		if got, source := goEnv(environ, "GOFLAGS"); got != "-buildvcs=false" || source != filepath.Join(root, "go.env") {
+			t.Errorf("%s: goEnv = %q of %q", name, got, source)
 		}
 	}
 }

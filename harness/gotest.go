@@ -26,8 +26,9 @@ func (GoTest) Kind() string { return KindGoExec }
 
 // Env adds to GOFLAGS what cmd/go needs to start test binaries through the shim:
 //
-//   - -exec=link/go-exec, unless GOFLAGS has an -exec of the user's own. One on the
-//     command line wins by itself.
+//   - -exec=link/go-exec, unless GOFLAGS has an -exec of the user's own, or the tests are
+//     for another machine and go has a program to run them by. An -exec on the command
+//     line wins by itself.
 //   - -p=Workers, unless GOFLAGS has a -p. cmd/go kills a test binary that has not
 //     ended a minute after its -timeout, and the clock of that timer runs while the
 //     binary waits for admission. With no more binaries at once than the machine has
@@ -39,7 +40,7 @@ func (g GoTest) Env(link string, environ []string) (env, notes []string, err err
 	if err := plainPath(link); err != nil {
 		return nil, nil, err
 	}
-	flags, source := goFlags(environ)
+	flags, source := goEnv(environ, "GOFLAGS")
 	fields, err := splitFlags(flags)
 	if err != nil {
 		// cmd/go itself will refuse it, in its own words. Appending to it could turn
@@ -48,6 +49,9 @@ func (g GoTest) Env(link string, environ []string) (env, notes []string, err err
 	}
 	if own, ok := lookupFlag(fields, "exec"); ok && own != "" {
 		return environ, []string{fmt.Sprintf("GOFLAGS of %s has -exec=%s, which is kept: go test gets no workers.", source, own)}, nil
+	}
+	if runner := crossRunner(environ); runner != "" {
+		return environ, []string{fmt.Sprintf("go test runs binaries for another machine by %s, which is kept: go test gets no workers.", runner)}, nil
 	}
 	add := []string{"-exec=" + filepath.Join(link, KindGoExec)}
 	if p, ok := lookupFlag(fields, "p"); !ok {

@@ -127,14 +127,6 @@ func (t *GoTestTracker) Running(pkg string) []string {
 	return nil
 }
 
-// Unnamed names the running tests of the package whose output is coming in now, where
-// the output does not say which it is before its end: with -v and without -json.
-func (t *GoTestTracker) Unnamed() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.block.running()
-}
-
 // Runs is what was said of the package so far, in order.
 func (t *GoTestTracker) Runs(pkg string) []GoTestRun {
 	t.mu.Lock()

@@ -94,7 +94,7 @@ func describe(tracker *GoTestTracker) string {
 				pkg, r.OK, r.Ran, r.Cached, r.Elapsed.Round(time.Millisecond), r.Ended, r.Cut)
 		}
 	}
-	if rest := tracker.Unnamed(); len(rest) > 0 {
+	if rest := tracker.block.running(); len(rest) > 0 {
 		fmt.Fprintf(&b, "still running: %q\n", rest)
 	}
 	return b.String()

@@ -1,6 +1,9 @@
 package harness
 
 import (
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -104,6 +107,35 @@ func TestGoTestEnv(t *testing.T) {
 	for _, link := range []string{"/with blank", "/with'quote", "/with$var", "/with\nline"} {
 		if _, _, err := (GoTest{}).Env(link, nil); err == nil {
 			t.Errorf("Env(%q) accepts a directory that GOFLAGS cannot carry", link)
+		}
+	}
+}
+
+func TestGoTestEnvCross(t *testing.T) {
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "go_js_wasm_exec"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "env")
+	if err := os.WriteFile(file, []byte("GOOS=js\nGOARCH=wasm\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name    string
+		environ []string
+		kept    bool
+	}{
+		{"another machine, with a runner", []string{"GOENV=off", "GOOS=js", "GOARCH=wasm", "PATH=/nowhere:" + bin}, true},
+		{"the same by go env -w", []string{"GOENV=" + file, "PATH=" + bin}, true},
+		{"another machine, without a runner", []string{"GOENV=off", "GOARCH=riscv64", "PATH=" + bin}, false},
+		{"this machine, said", []string{"GOENV=off", "GOOS=" + runtime.GOOS, "GOARCH=" + runtime.GOARCH, "PATH=" + bin}, false},
+	} {
+		env, notes, err := GoTest{Workers: 1}.Env("/links", test.environ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kept := getenv(env, "GOFLAGS") == ""; kept != test.kept || kept != (len(notes) == 1) {
+			t.Errorf("%s: GOFLAGS=%s, notes %q", test.name, getenv(env, "GOFLAGS"), notes)
 		}
 	}
 }
