@@ -86,7 +86,11 @@ func goRoot(environ []string, user string) string {
 	if user != "" {
 		return user
 	}
-	file, err := filepath.EvalSymlinks(lookPath(environ, "go"))
+	file := lookPath(environ, "go")
+	if file == "" {
+		return ""
+	}
+	file, err := filepath.EvalSymlinks(file)
 	if err != nil {
 		return ""
 	}

@@ -91,6 +91,19 @@ func TestGoEnvOfGoRoot(t *testing.T) {
 	}
 }
 
+// TestGoEnvWithoutGo reads no go.env of the working directory.
+func TestGoEnvWithoutGo(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("go.env", []byte("GOFLAGS=-x\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"", "/nowhere"} {
+		if got, source := goEnv([]string{"GOENV=off", "PATH=" + path}, "GOFLAGS"); got != "" || source != "" {
+			t.Errorf("PATH=%s: %q of %q", path, got, source)
+		}
+	}
+}
+
 func TestSplitFlags(t *testing.T) {
 	for _, test := range []struct {
 		in   string
