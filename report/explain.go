@@ -34,7 +34,7 @@ func Explain(w Worker) string {
 	case Exited:
 		add("it ended, and this kernel does not say how")
 	case Signaled:
-		add(cmp.Or(w.Signal, "a signal") + " from outside, not from sandrun")
+		add(cmp.Or(w.Signal, "a signal") + ", not sent by sandrun")
 		add(inTest(w))
 	case Memory:
 		add(owned(w, "memory.max", w.Usage.Limits.Memory))
