@@ -16,9 +16,10 @@ BUILD   := CGO_ENABLED=1 go build -buildvcs=false -trimpath -tags osusergo,netgo
 .PHONY: build demo test bench lint fuzz install-kernel setup setup-build setup-bench clean
 .DEFAULT_GOAL := build
 
+# Tests of several packages build at the same time: one after the other.
 build: setup-build
 	@mkdir -p bin
-	$(BUILD) -o bin/sandrun ./cmd/sandrun
+	flock bin $(BUILD) -o bin/sandrun ./cmd/sandrun
 
 # The demo's module has tests that must be killed: its own status says nothing.
 demo: build install-kernel
@@ -28,7 +29,7 @@ test: lint setup install-kernel
 	go test -buildvcs=false -p 2 -timeout 20m ./...
 
 bench: build setup-bench install-kernel
-	go test -buildvcs=false -run '^$$' -bench . -benchtime 30x ./cmd/sandrun
+	go run -buildvcs=false ./internal/bench
 
 lint: setup-build $(LINT)
 	$(LINT) run ./...
