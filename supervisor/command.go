@@ -43,6 +43,9 @@ func (s *Supervisor) start(c Command) (*exec.Cmd, error) {
 func (s *Supervisor) startByShim(c Command) (*exec.Cmd, error) {
 	c.Argv = append([]string{"sandrun", "worker", "--", c.Path}, c.Argv[1:]...)
 	c.Path = "/proc/self/exe"
+	s.mu.Lock()
+	s.byShim = true
+	s.mu.Unlock()
 	cmd := c.cmd()
 	return cmd, s.launch(cmd)
 }

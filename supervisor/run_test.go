@@ -127,6 +127,14 @@ func TestRunNestedWorkerStaysInItsLeaf(t *testing.T) {
 	}
 }
 
+// The command may be a worker itself.
+func TestRunCommandIsAWorker(t *testing.T) {
+	got := run(t, `exec sandrun worker --label w -- $HUNGRY anon 200M`)
+	if w := find(t, got, "w"); w.Verdict != report.Memory || got.Exit != 128+9 {
+		t.Errorf("%s, exit %d; want memory and 137", w.Verdict, got.Exit)
+	}
+}
+
 // Processes that outlive their worker are counted and go with its leaf.
 func TestRunLeftovers(t *testing.T) {
 	got := run(t, `sandrun worker --label daemon -- sh -c 'setsid sleep 1000 & setsid sleep 1000 & exit 0'`)

@@ -61,7 +61,8 @@ type Supervisor struct {
 	stopped chan struct{}
 
 	mu          sync.Mutex
-	command     int // pid of the command
+	command     int  // pid of the command
+	byShim      bool // the command's first request is for its own leaf
 	running     map[*worker]struct{}
 	finished    []report.Worker
 	reports     map[string]cgroup.OOMReport // the kernel log's last word on a leaf

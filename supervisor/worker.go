@@ -68,10 +68,7 @@ func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
 		return err
 	}
 
-	s.mu.Lock()
-	command := s.command
-	s.mu.Unlock()
-	if peer.Pid == command {
+	if s.isCommand(peer.Pid) {
 		if err := s.Tree.Main().Add(peer.Pid); err != nil {
 			return err
 		}
@@ -93,6 +90,18 @@ func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
 		Label: placement.Label, Adapter: placement.Adapter, Argv: request.Argv, Pid: peer.Pid,
 	}}
 	return s.work(ctx, conn, w, placement.Extra)
+}
+
+// isCommand reports whether the shim that asks is the command on its way to the
+// main leaf; that is so once, and only after startByShim.
+func (s *Supervisor) isCommand(pid int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	is := s.byShim && pid == s.command
+	if is {
+		s.byShim = false
+	}
+	return is
 }
 
 // outsideLeaves reports whether a process is in no worker's leaf yet. A worker's
