@@ -76,7 +76,9 @@ func WriteExplanation(out io.Writer, m *Machine) error {
 		if m.why.memoryGiven {
 			size("the run", m.Budget, m.why.budget+"; no headroom is taken off it")
 		} else {
-			size("sold as", p.Nominal, "")
+			if p.Nominal != p.Memory {
+				size("sold as", p.Nominal, "")
+			}
 			size("shown by the system", p.Memory, p.Basis.Kind+": "+p.Basis.Note)
 			for _, h := range m.why.headroom {
 				less(h.Name, h.Bytes, "headroom")

@@ -241,8 +241,19 @@ func own(key, value string) string {
 
 func TestLoadTooLarge(t *testing.T) {
 	_, err := parseSet("f.yaml", []byte(strings.Repeat("#", maxFile+1)))
-	if err == nil || !strings.Contains(err.Error(), "f.yaml: it has 262145 bytes") {
+	if err == nil || !strings.Contains(err.Error(), "f.yaml: it has 65537 bytes; a file of profiles has at most 65536") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What would keep the parser busy for minutes is refused at once.
+func TestLoadTooDeep(t *testing.T) {
+	for _, unit := range []string{"[", "{a: ", "- ", "? ", "a: ", "!a ", "&a "} {
+		in := strings.Repeat(unit, (maxFile-1)/len(unit))
+		_, err := parseSet("f.yaml", []byte(in))
+		if err == nil || !strings.Contains(err.Error(), "nested too deep") {
+			t.Errorf("%q, many times: %.200v", unit, err)
+		}
 	}
 }
 

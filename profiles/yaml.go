@@ -8,11 +8,19 @@ import (
 	"github.com/agext/levenshtein"
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
-// maxFile bounds a file of profiles; the longest of the catalogue has 5 KiB.
-const maxFile = 256 << 10
+// A file of profiles has at most so many bytes, no value begins further to the right
+// than maxColumn, and brackets are nested at most maxDepth deep. The parser takes
+// time with the square of how deep a file goes. The longest of the catalogue has 4 KiB.
+const (
+	maxFile   = 64 << 10
+	maxColumn = 512
+	maxDepth  = 32
+)
 
 // A FileError is a mistake in a file of profiles: where it is, what it is about,
 // and what would be right.
@@ -116,7 +124,11 @@ func parseFile(file string, data []byte, own bool) (doc *document, err error) {
 	if len(data) > maxFile {
 		return nil, whole.errorf("it has %d bytes; a file of profiles has at most %d", len(data), maxFile)
 	}
-	f, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	tokens := lexer.Tokenize(string(data))
+	if err := shallow(file, tokens); err != nil {
+		return nil, err
+	}
+	f, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		var ye yaml.Error
 		if errors.As(err, &ye) && ye.GetToken() != nil && ye.GetToken().Position != nil {
@@ -190,6 +202,27 @@ func parseFile(file string, data []byte, own bool) (doc *document, err error) {
 		}
 	}
 	return doc, nil
+}
+
+// shallow refuses what is nested deeper than any profile.
+func shallow(file string, tokens token.Tokens) error {
+	depth := 0
+	for _, t := range tokens {
+		if t.Position == nil {
+			continue
+		}
+		switch t.Type {
+		case token.MappingStartType, token.SequenceStartType:
+			depth++
+		case token.MappingEndType, token.SequenceEndType:
+			depth--
+		}
+		if depth > maxDepth || t.Position.Column > maxColumn {
+			return &FileError{File: file, Line: t.Position.Line, Column: t.Position.Column,
+				Err: errors.New("it is nested too deep, or the line is too long, for a file of profiles")}
+		}
+	}
+	return nil
 }
 
 // inherit takes what s leaves out from the defaults of its file.

@@ -42,7 +42,7 @@ Own profiles stand in sandrun.yaml, here or in a directory above:
      ci:
        extends: t3.large          # or one of the file's own
        headroom: {database: 1GiB} # replaces the headroom of t3.large
-       workers: 3                 # or a range 3-4, or auto
+       workers: 2                 # or a range 2-3, or auto
        worker: {memory: 2GiB, swap: 0, pids: 512}
 
 The keys: extends title vcpus nominal memory swap pids headroom main workers
