@@ -11,7 +11,7 @@ NEED    := internal/setup/need
 
 # One static file: it starts faster than a dynamic one, and runs in any root.
 LDFLAGS := -linkmode external -extldflags -static -X main.version=$(VERSION)
-BUILD   := CGO_ENABLED=1 go build -buildvcs=false -trimpath -tags osusergo,netgo -ldflags '$(LDFLAGS)'
+BUILD   := go build -buildvcs=false -trimpath -tags osusergo,netgo -ldflags '$(LDFLAGS)'
 
 .PHONY: build demo test bench lint fuzz install-kernel setup setup-build setup-bench clean
 .DEFAULT_GOAL := build
@@ -19,7 +19,7 @@ BUILD   := CGO_ENABLED=1 go build -buildvcs=false -trimpath -tags osusergo,netgo
 # Tests of several packages build at the same time: one after the other.
 build: setup-build
 	@mkdir -p bin
-	flock bin $(BUILD) -o bin/sandrun ./cmd/sandrun
+	CGO_ENABLED=1 flock bin $(BUILD) -o bin/sandrun ./cmd/sandrun
 
 # The demo's module has tests that must be killed: its own status says nothing.
 demo: build install-kernel
