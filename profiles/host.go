@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -83,7 +84,7 @@ func (h *Host) readLimits(root fs.FS) {
 			if mount, dir, ok := cgroupMount(string(mounts), "cgroup2", "", f[2]); ok {
 				h.readV2(root, mount, dir)
 			}
-		case contains(strings.Split(f[1], ","), "memory"):
+		case slices.Contains(strings.Split(f[1], ","), "memory"):
 			if mount, dir, ok := cgroupMount(string(mounts), "cgroup", "memory", f[2]); ok {
 				h.readV1(root, path.Join(mount, dir))
 			}
@@ -99,7 +100,7 @@ func cgroupMount(mounts, fstype, option, dir string) (mount, below string, ok bo
 		if !found || len(l) < 5 || len(r) < 3 || r[0] != fstype {
 			continue
 		}
-		if option != "" && !contains(strings.Split(r[2], ","), option) {
+		if option != "" && !slices.Contains(strings.Split(r[2], ","), option) {
 			continue
 		}
 		below, ok := strings.CutPrefix(dir, strings.TrimSuffix(l[3], "/"))

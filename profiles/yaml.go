@@ -3,6 +3,7 @@ package profiles
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/agext/levenshtein"
@@ -324,7 +325,7 @@ func (r *reader) mapping(n ast.Node, path string, keys []string) ([]entry, error
 		name := mv.Key.GetToken().Value
 		e := entry{key: name, path: join(path, name), at: *kv, node: mv.Value}
 		e.at.key = e.path
-		if keys != nil && !contains(keys, name) {
+		if keys != nil && !slices.Contains(keys, name) {
 			return nil, kv.errorf("unknown key %q; %s", name, suggest(name, keys))
 		}
 		if first, ok := seen[name]; ok {
@@ -488,15 +489,6 @@ func join(path, name string) string {
 		return name
 	}
 	return path + "." + name
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // suggest names the nearest of names, or all of them when none is near.
