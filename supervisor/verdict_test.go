@@ -36,7 +36,8 @@ func TestJudge(t *testing.T) {
 		{
 			"kill -9 from outside",
 			facts{known: true, status: killedBy(syscall.SIGKILL)},
-			report.Signaled, report.Evidence{},
+			report.Signaled,
+			report.Evidence{},
 		},
 		{
 			"its own cap",
@@ -55,7 +56,8 @@ func TestJudge(t *testing.T) {
 		{
 			"memory.max was met, reclaim was enough",
 			facts{known: true, events: cgroup.Events{Memory: memoryEvents(900, 0, 0), MemoryLocal: memoryEvents(900, 0, 0)}},
-			report.Passed, report.Evidence{},
+			report.Passed,
+			report.Evidence{},
 		},
 		{
 			"its swap cap refused, then memory.max",
@@ -87,7 +89,8 @@ func TestJudge(t *testing.T) {
 		{
 			"no cap of ours",
 			facts{known: true, status: killedBy(syscall.SIGKILL), events: cgroup.Events{Memory: memoryEvents(0, 0, 1)}},
-			report.Host, report.Evidence{Cgroup: "host"},
+			report.Host,
+			report.Evidence{Cgroup: "host"},
 		},
 		{
 			"a cap above the run",
@@ -95,32 +98,38 @@ func TestJudge(t *testing.T) {
 				known: true, status: killedBy(syscall.SIGKILL), events: cgroup.Events{Memory: memoryEvents(0, 0, 1)},
 				log: &cgroup.OOMReport{Memcg: "/user.slice"},
 			},
-			report.Host, report.Evidence{Limit: "memory.max", Cgroup: "/user.slice"},
+			report.Host,
+			report.Evidence{Limit: "memory.max", Cgroup: "/user.slice"},
 		},
 		{
 			"forks refused, and it failed",
 			facts{known: true, status: exited(2), events: cgroup.Events{Pids: cgroup.PidsEvents{Max: 10412}, PidsLocal: cgroup.PidsEvents{Max: 10412}}},
-			report.Pids, report.Evidence{Limit: "pids.max", Cgroup: "leaf", Value: 256, Refused: 10412},
+			report.Pids,
+			report.Evidence{Limit: "pids.max", Cgroup: "leaf", Value: 256, Refused: 10412},
 		},
 		{
 			"forks refused, and it coped",
 			facts{known: true, events: cgroup.Events{Pids: cgroup.PidsEvents{Max: 3}, PidsLocal: cgroup.PidsEvents{Max: 3}}},
-			report.Passed, report.Evidence{Refused: 3},
+			report.Passed,
+			report.Evidence{Refused: 3},
 		},
 		{
 			"the machine's pids.max refused, not its own",
 			facts{known: true, status: exited(2), events: cgroup.Events{Pids: cgroup.PidsEvents{Max: 5}}},
-			report.Failed, report.Evidence{},
+			report.Failed,
+			report.Evidence{},
 		},
 		{
 			"forks refused, before Linux 6.11",
 			facts{known: true, status: exited(2), events: cgroup.Events{Pids: cgroup.PidsEvents{Max: 5}, PidsLocal: cgroup.PidsEvents{Max: cgroup.Absent}}},
-			report.Pids, report.Evidence{Limit: "pids.max", Cgroup: "leaf", Value: 256, Refused: 5},
+			report.Pids,
+			report.Evidence{Limit: "pids.max", Cgroup: "leaf", Value: 256, Refused: 5},
 		},
 		{
 			"time-out",
 			facts{known: true, status: killedBy(syscall.SIGKILL), stopped: fmt.Errorf("%w, 5s", errWorkerTimeout)},
-			report.Timeout, report.Evidence{Why: "the worker's time-out, 5s"},
+			report.Timeout,
+			report.Evidence{Why: "the worker's time-out, 5s"},
 		},
 		{
 			"a cap fired before the time-out's kill",
@@ -133,27 +142,32 @@ func TestJudge(t *testing.T) {
 		{
 			"interrupted",
 			facts{known: true, status: killedBy(syscall.SIGINT), stopped: errInterrupted},
-			report.Canceled, report.Evidence{Why: "the run was interrupted"},
+			report.Canceled,
+			report.Evidence{Why: "the run was interrupted"},
 		},
 		{
 			"it passed while the run was being interrupted",
 			facts{known: true, stopped: errInterrupted},
-			report.Passed, report.Evidence{},
+			report.Passed,
+			report.Evidence{},
 		},
 		{
 			"the program could not be executed",
 			facts{known: true, status: exited(127), exec: errors.New("execute nope: no such file or directory")},
-			report.Failed, report.Evidence{Why: "execute nope: no such file or directory"},
+			report.Failed,
+			report.Evidence{Why: "execute nope: no such file or directory"},
 		},
 		{
 			"the kernel does not say how it ended",
 			facts{},
-			report.Exited, report.Evidence{Why: "exit status not visible on this kernel (Linux 6.15 shows it)"},
+			report.Exited,
+			report.Evidence{Why: "exit status not visible on this kernel (Linux 6.15 shows it)"},
 		},
 		{
 			"sandrun failed",
 			facts{failure: errors.New("write pids.max: permission denied")},
-			report.Error, report.Evidence{Why: "write pids.max: permission denied"},
+			report.Error,
+			report.Evidence{Why: "write pids.max: permission denied"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -117,7 +117,7 @@ func (s *Supervisor) outsideLeaves(pid int) (bool, error) {
 			return !member || !strings.HasPrefix(name, "worker-"), nil
 		}
 	}
-	return false, fmt.Errorf("process %d is in no cgroup v2 group: /proc/%d/cgroup has no line 0::", pid, pid)
+	return false, fmt.Errorf("process %d is in no cgroup v2 group: /proc/%d/cgroup has no line of cgroup v2 (0::PATH)", pid, pid)
 }
 
 // work takes a worker from admission to its verdict.
