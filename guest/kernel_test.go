@@ -169,6 +169,7 @@ func TestInstall(t *testing.T) {
 func testForceKeeps(t *testing.T, s Store) {
 	before := entries(t, s.Dir)
 	err := s.Install(t.Context(), InstallOptions{Force: true, Mirror: "http://127.0.0.1:1/debian"})
+	t.Log(err)
 	if !errors.Is(err, ErrFetch) {
 		t.Errorf("install from a closed port: %v, want ErrFetch", err)
 	}

@@ -104,7 +104,9 @@ func startPasst() (p *passt, err error) {
 		return nil, fmt.Errorf("network of the guest: %w", err)
 	}
 	go func() {
-		p.end = p.cmd.Wait()
+		if p.end = p.cmd.Wait(); p.end == nil {
+			p.end = errors.New("exit status 0")
+		}
 		close(p.ended)
 	}()
 	p.bridges.Go(p.fromKernel)
@@ -125,7 +127,7 @@ func (p *passt) Ready(ctx context.Context) error {
 	case <-p.ready:
 		return nil
 	case <-p.ended:
-		return fmt.Errorf("network of the guest: passt ended (%v): %s", p.end, p.message())
+		return fmt.Errorf("network of the guest: passt ended: %w: %s", p.end, p.message())
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-timeout.C:
