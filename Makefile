@@ -47,17 +47,19 @@ fuzz:
 
 # The guest kernel, for machines whose own cgroups cannot be used. No root is needed.
 install-kernel: build
+	@$(NEED) /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
 	@bin/sandrun kernel status >/dev/null 2>&1 || bin/sandrun kernel install
 
 setup-build:
-	@$(NEED) gcc=gcc /usr/include/stdio.h=libc6-dev git=git
+	@$(NEED) gcc=gcc /usr/include/stdio.h=libc6-dev
 
 setup-bench:
 	@$(NEED) bwrap=bubblewrap crun=crun runc=runc
 
 # passt is the guest's network; systemd and dbus are booted inside the guest by tests.
 setup: setup-build
-	@$(NEED) passt=passt /lib/systemd/systemd=systemd dbus-daemon=dbus '/lib/*/security/pam_systemd.so=libpam-systemd'
+	@$(NEED) passt=passt /lib/systemd/systemd=systemd dbus-daemon=dbus \
+		'/lib/*/security/pam_systemd.so=libpam-systemd' /usr/lib/systemd/user/dbus.socket=dbus-user-session
 
 clean:
 	rm -rf bin .cache
