@@ -138,7 +138,7 @@ func vocabulary() map[string]word {
 	return map[string]word{
 		// Memory, memory.go.
 		"anon":     {"SIZE: private anonymous mapping, touched page by page", anon},
-		"burst":    {"SIZE: the same in one system call (MAP_POPULATE)", burst},
+		"burst":    {"SIZE: the same, filled by the kernel in calls of up to 256 MiB (MAP_POPULATE)", burst},
 		"heap":     {"SIZE: the language's own heap", heap},
 		"leak":     {"STEP EVERY SIZE: STEP bytes each EVERY, up to SIZE", leak},
 		"thp":      {"SIZE: anonymous, huge pages asked for", thp},
@@ -152,9 +152,9 @@ func vocabulary() map[string]word {
 		"sockets":  {"SIZE: bytes waiting in unix sockets, charged as kernel memory", sockets},
 		"cache":    {"SIZE PATH...: reads files, which stay open, until SIZE bytes were read", cache},
 		"enomem":   {"SIZE: anonymous up to SIZE under an RLIMIT_AS of half of it", enomem},
-		"forks":    {"MAX TIME: children that only sleep, as fast as it goes, for TIME", forks},
+		"forks":    {"MAX TIME: children that only sleep, as fast as it goes, until TIME is over or 1,000 were refused", forks},
 		"threads":  {"MAX: threads that wait", threads},
-		"forktree": {"DEPTH WIDTH: each process starts WIDTH more, DEPTH deep", forktree},
+		"forktree": {"DEPTH WIDTH: each process starts WIDTH more, DEPTH deep; the last sleep for a second", forktree},
 
 		// How the next words run, process.go.
 		"hold":   {"TIME WORDS: keep what the words took for TIME", hold},

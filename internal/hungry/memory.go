@@ -14,8 +14,13 @@ import (
 	"github.com/sandrun/sandrun/internal/sys"
 )
 
-// chunk is how much is mapped or written at a time, bytes.
-const chunk = 1 << 20
+// chunk is how much is mapped or written at a time, bytes, and burstChunk how
+// much in one call of burst: the kernel refuses single mappings larger than the
+// memory it has.
+const (
+	chunk      = 1 << 20
+	burstChunk = 256 << 20
+)
 
 // mapping maps size bytes of memory and keeps them.
 func (p *program) mapping(size int64, flags int) ([]byte, error) {
@@ -64,8 +69,12 @@ func burst(p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.mapping(size, syscall.MAP_PRIVATE|syscall.MAP_POPULATE); err != nil {
-		return err
+	for size > 0 {
+		n := min(size, burstChunk)
+		if _, err := p.mapping(n, syscall.MAP_PRIVATE|syscall.MAP_POPULATE); err != nil {
+			return err
+		}
+		size -= n
 	}
 	return p.keep()
 }

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -180,9 +179,19 @@ func die(_ *program, args []string) error {
 	return fmt.Errorf("signal %d did not end the process", n)
 }
 
-// Line is line number i, from 0, that spew writes: 64 bytes with its newline.
-func Line(i int64) string {
-	return fmt.Sprintf("%016d the quick brown fox jumps over the lazy dog ..\n", i)
+// LineSize is how long each line of spew is, bytes, with its newline.
+const LineSize = 64
+
+// AppendLine appends line number i, from 0, that spew writes: the number in 16
+// digits, and text.
+func AppendLine(b []byte, i int64) []byte {
+	var digits [16]byte
+	for d := len(digits) - 1; d >= 0; d-- {
+		digits[d] = '0' + byte(i%10)
+		i /= 10
+	}
+	b = append(b, digits[:]...)
+	return append(b, " the quick brown fox jumps over the lazy dog ..\n"...)
 }
 
 func spew(_ *program, args []string) error {
@@ -190,17 +199,14 @@ func spew(_ *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	var buf strings.Builder
-	for i := int64(0); size > 0; i++ {
-		line := Line(i)
-		line = line[:min(size, int64(len(line)))]
-		buf.WriteString(line)
-		size -= int64(len(line))
-		if buf.Len() >= 64<<10 || size == 0 {
-			if _, err := io.WriteString(os.Stdout, buf.String()); err != nil {
-				return err
-			}
-			buf.Reset()
+	var b []byte
+	for i := int64(0); size > 0; size -= int64(len(b)) {
+		for b = b[:0]; len(b) < 1024*LineSize; i++ {
+			b = AppendLine(b, i)
+		}
+		b = b[:min(size, int64(len(b)))]
+		if _, err := os.Stdout.Write(b); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -225,6 +231,9 @@ func spare(n int) {
 	close(release)
 	done.Wait()
 }
+
+// enough refusals of a fork make the point.
+const enough = 1000
 
 func forks(_ *program, args []string) error {
 	if len(args) != 2 {
@@ -251,7 +260,7 @@ func forks(_ *program, args []string) error {
 	}
 	var pids []int
 	var denied int
-	for end := time.Now().Add(d); time.Now().Before(end); {
+	for end := time.Now().Add(d); time.Now().Before(end) && denied < enough; {
 		if len(pids) >= limit {
 			time.Sleep(10 * time.Millisecond)
 			continue
@@ -317,7 +326,7 @@ func forktree(_ *program, args []string) error {
 		return err
 	}
 	if depth == 0 {
-		time.Sleep(time.Minute)
+		time.Sleep(time.Second)
 		return nil
 	}
 	var errs []error
