@@ -344,6 +344,115 @@ func TestDefaultStoreWithoutHome(t *testing.T) {
 	}
 }
 
+// makePackage builds a package file of the version with files, by their path in it.
+func makePackage(t *testing.T, version string, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	files["DEBIAN/control"] = fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: Nobody <nobody@example.com>\nDescription: made by a test\n", kernelPackage, version)
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deb := filepath.Join(t.TempDir(), "made.deb")
+	if out, err := exec.Command("dpkg-deb", "--build", "--root-owner-group", root, deb).CombinedOutput(); err != nil {
+		t.Fatalf("dpkg-deb: %v\n%s", err, out)
+	}
+	return deb
+}
+
+// A package that calls itself the known one is that one; another is marked as such.
+func TestIdentify(t *testing.T) {
+	var m Manifest
+	err := m.identify(t.Context(), makePackage(t, knownGoodVersion, map[string]string{}))
+	if err == nil || !strings.Contains(err.Error(), knownGoodSHA256) {
+		t.Errorf("a package with the known version and other content: %v", err)
+	}
+	if err := m.identify(t.Context(), makePackage(t, "99.1um1", map[string]string{})); err != nil || m.Version != "99.1um1" || m.KnownGood {
+		t.Errorf("a newer package: %v, %+v", err, m)
+	}
+}
+
+// Only what a machine needs is taken out of a package, and by name alone.
+func TestUnpack(t *testing.T) {
+	deb := makePackage(t, "1", map[string]string{
+		"usr/bin/linux.uml": "kernel",
+		"usr/bin/other":     "no",
+		"usr/lib/uml/modules/7/kernel/fs/o/overlay.ko":  "module",
+		"usr/lib/uml/modules/7/kernel/fs/o/other.ko":    "no",
+		"usr/share/doc/" + kernelPackage + "/copyright": "licence",
+		"usr/share/doc/another/copyright":               "no",
+		"usr/share/linux.uml":                           "no",
+	})
+	dir := t.TempDir()
+	if err := unpack(t.Context(), deb, dir); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := entries(t, dir), []string{"copyright", kernelFile, "overlay.ko"}; !slices.Equal(got, want) {
+		t.Errorf("unpacked %q, want %q", got, want)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, kernelFile)); err != nil || string(text) != "kernel" {
+		t.Errorf("the kernel is %q (%v)", text, err)
+	}
+
+	for _, c := range []struct {
+		name, deb, want string
+	}{
+		{"without a kernel", makePackage(t, "1", map[string]string{"usr/bin/other": "no"}), "holds no " + kernelFile},
+		{"two of a name", makePackage(t, "1", map[string]string{"a/overlay.ko": "1", "b/overlay.ko": "2"}), "overlay.ko"},
+		{"no package", filepath.Join(dir, kernelFile), "dpkg-deb"},
+	} {
+		if err := unpack(t.Context(), c.deb, t.TempDir()); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error with %q", c.name, err, c.want)
+		}
+	}
+}
+
+// A kernel that does not boot, or whose guest is not what it should be, fails the
+// self-test with what it printed; nothing is left of it.
+func TestSelfTest(t *testing.T) {
+	good, _ := kernel(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	script := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, c := range []struct{ name, kernel, init, want string }{
+		{"good", good, self, ""},
+		{"no kernel", script("linux.uml", "echo 'Kernel panic: no luck'; exit 1"), self, "no luck"},
+		{"no process 1", good, "/nonexistent/init", "self-test"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			run := filepath.Join(t.TempDir(), "run")
+			result, err := selfTest(t.Context(), c.kernel, c.init, run)
+			if c.want == "" {
+				if err != nil || len(result.Controllers) < len(selfTestControllers) || result.Seconds <= 0 {
+					t.Errorf("%+v, %v", result, err)
+				}
+			} else if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want an error with %q", err, c.want)
+			}
+			if _, err := os.Stat(run); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("its directory is still there: %v", err)
+			}
+		})
+	}
+}
+
 func TestUnpackTarRefuses(t *testing.T) {
 	if _, err := unpackTar(strings.NewReader("not a tar"), t.TempDir()); err == nil {
 		t.Error("a file that is no archive was unpacked")
