@@ -15,12 +15,13 @@ type Result struct {
 	Kernel  string   `json:"kernel"` // uname -r in the guest
 	CPUs    int      `json:"cpus"`
 	Rounds  int      `json:"rounds"`
+	Burst   int      `json:"burst"`   // runs of each path in a round, back to back
 	Paths   []Series `json:"paths"`   // in the guest; the first is the measure of the others
 	Exec    Series   `json:"exec"`    // on the host
 	Missing []string `json:"missing"` // what was not measured, and why
 }
 
-// A Series is one path's times, seconds.
+// A Series is one path's times, seconds: of a run in a round, or of a run.
 type Series struct {
 	Name   string  `json:"name"`
 	What   string  `json:"what"` // is done in that time
@@ -77,7 +78,7 @@ func quantile(sorted []float64, q float64) float64 {
 // String is the table that people read.
 func (r *Result) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "guest kernel %s, %d CPU: one short program, %d rounds, all paths in turn\n\n", r.Kernel, r.CPUs, r.Rounds)
+	fmt.Fprintf(&b, "guest kernel %s, %d CPU: one short program, %d rounds of all paths in turn, %d runs of each\n\n", r.Kernel, r.CPUs, r.Rounds, r.Burst)
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "path\tmedian ms\tmin ms\tp90 ms\t× "+pathExec+"\twhat is done")
 	for _, s := range r.Paths {

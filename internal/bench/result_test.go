@@ -39,7 +39,7 @@ func TestQuantile(t *testing.T) {
 // good is a result that meets every goal, only just.
 func good() *Result {
 	return &Result{
-		Kernel: "7.2.0", CPUs: 1, Rounds: 40,
+		Kernel: "7.2.0", CPUs: 1, Rounds: 40, Burst: 5,
 		Paths: []Series{
 			{Name: pathExec, Median: 0.003, Ratio: 1},
 			{Name: pathWorker, Median: 0.0072, Ratio: 2.4},
@@ -81,7 +81,7 @@ func TestTable(t *testing.T) {
 	r.Missing = []string{"crun run: not installed"}
 	got := r.String()
 	for _, want := range []string{
-		"guest kernel 7.2.0, 1 CPU: one short program, 40 rounds, all paths in turn",
+		"guest kernel 7.2.0, 1 CPU: one short program, 40 rounds of all paths in turn, 5 runs of each",
 		"\nsandrun worker  7.20       0.00    0.00    2.40",
 		"\nnot measured: crun run: not installed\n",
 		"on the host, 15 runs: sandrun exec: median 300 ms",
