@@ -70,7 +70,7 @@ func acquire(ctx context.Context, o Options) (*site, []Refusal, error) {
 func find(ctx context.Context, h hierarchy, via, run string) (*site, error) {
 	switch via {
 	case Nested:
-		return findNested(h)
+		return findNested(ctx, h)
 	case SystemdUser, SystemdSystem:
 		return findSystemd(ctx, h, via, run)
 	case Root:
@@ -80,7 +80,7 @@ func find(ctx context.Context, h hierarchy, via, run string) (*site, error) {
 }
 
 // findNested takes the caller's own cgroup, when it is not systemd's to manage.
-func findNested(h hierarchy) (*site, error) {
+func findNested(ctx context.Context, h hierarchy) (*site, error) {
 	own, err := h.self()
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func findNested(h hierarchy) (*site, error) {
 		return nil, fmt.Errorf("%s is the root of the hierarchy, which nobody delegates", own)
 	}
 	if systemdBooted() {
-		if err := delegatedBySystemd(h, own); err != nil {
+		if err := delegatedBySystemd(ctx, h, own); err != nil {
 			return nil, err
 		}
 	}

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,7 +43,9 @@ func newSandbox(t *testing.T, controllers ...string) *sandbox {
 			t.Fatal(err)
 		}
 		defer func() { _ = sys.CloseFD(root) }()
-		if err := removeDir(t.Context(), root, s.path); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), RemoveWait)
+		defer cancel()
+		if err := removeDir(ctx, root, s.path); err != nil {
 			t.Error(err)
 		}
 	})

@@ -157,6 +157,7 @@ type openSpec struct {
 	Machine  Limits
 	ReadOnly bool // remount the cgroup file system read-only, in an own mount namespace
 	CgroupNS bool // mount it anew, in an own cgroup namespace
+	Hog      bool // have a leaf's cap kill a process
 }
 
 type opened struct {
@@ -165,6 +166,7 @@ type opened struct {
 	NoDelegation     bool
 	Self             string // own cgroup once the tree is open
 	Caps             string // memory.max of machine/
+	HogKilled        bool   // the leaf's cap killed the hog, and its counters say so
 	After            string // own cgroup once it is closed
 	CloseError       string
 }
@@ -215,6 +217,11 @@ func helperOpen(args []string) error {
 	} else if err := runTrue(leaf); err != nil {
 		o.Error = err.Error()
 	}
+	if spec.Hog {
+		if o.HogKilled, err = runHog(tree); err != nil {
+			o.Error = err.Error()
+		}
+	}
 	if err := out.Encode(o); err != nil {
 		return err
 	}
@@ -233,6 +240,24 @@ func runTrue(leaf *Leaf) error {
 		return err
 	}
 	return leaf.Remove(context.Background())
+}
+
+// runHog reports whether a leaf's cap kills who exceeds it, and says so.
+func runHog(tree *Tree) (bool, error) {
+	leaf, err := tree.NewLeaf("hog", Limits{Memory: 16 << 20, Pids: 16, OOMGroup: true})
+	if err != nil {
+		return false, err
+	}
+	c := helperCommand("hog", "40")
+	c.SysProcAttr = into(leaf)
+	_ = c.Run()
+	ws := c.ProcessState.Sys().(syscall.WaitStatus)
+	e, err := leaf.Events()
+	if err != nil {
+		return false, err
+	}
+	killed := ws.Signaled() && ws.Signal() == syscall.SIGKILL && e.MemoryLocal.OOM > 0 && e.Memory.OOMKill > 0
+	return killed, leaf.Remove(context.Background())
 }
 
 func refusals(rs []Refusal) map[string]string {

@@ -95,6 +95,9 @@ func strip(err error) string {
 // probeWays tries the ways as Open does and keeps the first tree.
 func probeWays(ctx context.Context) (*Tree, []Check) {
 	total := Check{Name: DelegationCheck, State: No, Detail: ErrNoDelegation.Error(), Fix: "use the guest kernel (sandrun kernel install), or have a cgroup delegated: see the ways below"}
+	if _, err := findHierarchy(); err != nil {
+		return nil, []Check{total} // the check before says it
+	}
 	var tree *Tree
 	var ways []Check
 	for _, via := range Ways() {

@@ -40,6 +40,8 @@ func probeClone(leaf *Leaf) Check {
 		}
 	}
 	switch {
+	case err == nil && leaf == nil:
+		c.State, c.Detail = Yes, "the kernel knows it"
 	case err == nil:
 		c.State, c.Detail = Yes, "a process starts in its leaf"
 	case errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.E2BIG), errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EPERM):
@@ -54,7 +56,7 @@ func probeClone(leaf *Leaf) Check {
 // probeMachine looks at what needs no leaf.
 func probeMachine() []Check {
 	return []Check{
-		probeKernel(), probeExitInfo(), probeKmsg(), probeSystemd(), probeMemory(), probeMaps(),
+		probeKernel(), probeExitInfo(), probeKmsg(), probeSystemd(), probeMemory(),
 		probeUserNamespaces(), probeSeccomp(), probeFilesystem("overlay", "overlayfs"), probeFuse(),
 	}
 }
@@ -171,28 +173,6 @@ func probeMemory() Check {
 	const least = 512 << 10 // kB: a small worker beside a small machine
 	if kB["MemAvailable"] < least {
 		c.State, c.Fix = No, "free some memory: the smallest profiles need 512 MiB"
-	}
-	return c
-}
-
-// fewMaps is the kernel's default of vm.max_map_count. Each page that a guest
-// kernel touches out of order is a mapping of its own on the host.
-const fewMaps = 65530
-
-func probeMaps() Check {
-	const file = "/proc/sys/vm/max_map_count"
-	c := Check{Name: "vm.max_map_count"}
-	b, err := os.ReadFile(file)
-	n, perr := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || perr != nil {
-		c.State, c.Detail = Unknown, fmt.Sprint(errors.Join(err, perr))
-		return c
-	}
-	c.State, c.Detail = Yes, strconv.Itoa(n)
-	if n <= fewMaps {
-		c.State = No
-		c.Detail += ": in the guest kernel, a process that touches some 256 MiB at random may die of SIGSEGV"
-		c.Fix = "as root: sysctl vm.max_map_count=1048576"
 	}
 	return c
 }

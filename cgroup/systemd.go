@@ -31,26 +31,26 @@ func systemdBooted() bool {
 	return err == nil && fi.IsDir()
 }
 
-// delegatedBySystemd reports, as nil, that systemd has delegated the cgroup: it
-// sets the attribute user.delegate (trusted.delegate, which only root sees,
-// before v251) on a unit's cgroup with Delegate=yes. What is below such a unit is
-// delegated with it, unless the unit is another systemd, which manages what is
-// below itself.
-func delegatedBySystemd(h hierarchy, own string) error {
-	for dir := own; ; dir = path.Dir(dir) {
-		if hasDelegate(dir) {
-			_, user := managerUID(dir)
-			if user || dir == h.mount {
-				break
-			}
-			return nil
-		}
-		if dir == h.mount || dir == "/" {
+// delegatedBySystemd reports, as nil, that systemd has delegated the cgroup. It
+// marks a delegated unit's cgroup with the attribute user.delegate
+// (trusted.delegate, which only root sees, before v251), and what is below such a
+// unit is delegated with it, unless the unit is another systemd, which manages
+// what is below itself. A user's systemd of v252 marks nothing: it is asked.
+func delegatedBySystemd(ctx context.Context, h hierarchy, own string) error {
+	for dir := own; dir != h.mount && dir != "/"; dir = path.Dir(dir) {
+		if isUserManager(path.Base(dir)) {
 			break
 		}
+		if hasDelegate(dir) {
+			return nil
+		}
+	}
+	err := askDelegate(ctx, strings.TrimPrefix(own, h.mount))
+	if err == nil {
+		return nil
 	}
 	return &FileError{
-		Op: "open", Path: own, Err: errors.New("systemd manages this cgroup and has not delegated it"),
+		Op: "open", Path: own, Err: fmt.Errorf("systemd manages this cgroup and has not delegated it: %w", err),
 		Fix: "start sandrun with systemd-run --user --scope -p Delegate=yes",
 	}
 }
@@ -64,13 +64,54 @@ func hasDelegate(dir string) bool {
 	return false
 }
 
-// managerUID recognizes the cgroup of a user's systemd, user@UID.service.
-func managerUID(dir string) (uid string, ok bool) {
-	uid, ok = strings.CutPrefix(path.Base(dir), "user@")
-	if !ok {
-		return "", false
+// isUserManager recognizes the unit of a user's systemd, user@UID.service.
+func isUserManager(unit string) bool {
+	return strings.HasPrefix(unit, "user@") && strings.HasSuffix(unit, ".service")
+}
+
+// unitOf finds in a cgroup's path the unit that it is of or below, and whose it
+// is: a user's systemd has what is below its own unit, the system's the rest.
+func unitOf(cgroup string) (via, unit string) {
+	via = SystemdSystem
+	for element := range strings.SplitSeq(cgroup, "/") {
+		switch {
+		case isUserManager(element):
+			via, unit = SystemdUser, ""
+		case unit == "" && (strings.HasSuffix(element, scopeSuffix) || strings.HasSuffix(element, ".service")):
+			unit = element
+		}
 	}
-	return strings.CutSuffix(uid, ".service")
+	return via, unit
+}
+
+// askDelegate asks systemd for the Delegate property of the unit of a cgroup.
+func askDelegate(ctx context.Context, cgroup string) error {
+	via, unit := unitOf(cgroup)
+	if unit == "" {
+		return errors.New("no unit of it holds this process")
+	}
+	if err := mayAsk(via); via == SystemdUser && err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, systemdWait)
+	defer cancel()
+	_, conn, err := dialSystemd(ctx, via)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	kind := "Service"
+	if strings.HasSuffix(unit, scopeSuffix) {
+		kind = "Scope"
+	}
+	p, err := conn.GetUnitTypePropertyContext(ctx, unit, kind, "Delegate")
+	if err != nil {
+		return fmt.Errorf("ask for Delegate of %s: %w", unit, err)
+	}
+	if yes, ok := p.Value.Value().(bool); !ok || !yes {
+		return fmt.Errorf("%s has Delegate=no", unit)
+	}
+	return nil
 }
 
 // findSystemd asks systemd for a transient scope around the calling process and

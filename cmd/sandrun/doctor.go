@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -109,7 +111,7 @@ func probeGuest(store guest.Store) []cgroup.Check {
 	default:
 		kernel.State, kernel.Detail = cgroup.No, err.Error()
 	}
-	return []cgroup.Check{kernel, probeDisk(store.Dir), probePasst()}
+	return []cgroup.Check{kernel, probeDisk(store.Dir), probePasst(), probeMaps()}
 }
 
 // probeDisk looks at the space for the guest's kernel, in the first directory on
@@ -144,6 +146,28 @@ func probeDisk(dir string) cgroup.Check {
 	return c
 }
 
+// fewMaps is the kernel's default of vm.max_map_count. Each page that a guest
+// kernel touches out of order is a mapping of its own on the host.
+const fewMaps = 65530
+
+func probeMaps() cgroup.Check {
+	const file = "/proc/sys/vm/max_map_count"
+	c := cgroup.Check{Name: "vm.max_map_count"}
+	b, err := os.ReadFile(file)
+	n, perr := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || perr != nil {
+		c.State, c.Detail = cgroup.Unknown, fmt.Sprint(errors.Join(err, perr))
+		return c
+	}
+	c.State, c.Detail = cgroup.Yes, strconv.Itoa(n)
+	if n <= fewMaps {
+		c.State = cgroup.No
+		c.Detail += ": a process in the guest that touches some 256 MiB at random may die of SIGSEGV"
+		c.Fix = "as root: sysctl vm.max_map_count=1048576"
+	}
+	return c
+}
+
 // probePasst looks for the program that connects a guest to the host's network.
 func probePasst() cgroup.Check {
 	path, err := exec.LookPath("passt")
@@ -163,9 +187,9 @@ func (d diagnosis) print(w io.Writer) error {
 		b.WriteString(part.title + "\n")
 		for _, c := range part.checks {
 			spare := served && strings.HasPrefix(c.Name, cgroup.DelegationCheck+": ")
-			fmt.Fprintf(&b, "  %s %-24s %s\n", mark(c.State, spare), c.Name, c.Detail)
+			fmt.Fprintf(&b, "  %s %-26s %s\n", mark(c.State, spare), c.Name, c.Detail)
 			if c.Fix != "" && c.State != cgroup.Yes && !spare {
-				fmt.Fprintf(&b, "    %-24s fix: %s\n", "", c.Fix)
+				fmt.Fprintf(&b, "    %-26s fix: %s\n", "", c.Fix)
 			}
 		}
 	}
