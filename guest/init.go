@@ -20,6 +20,13 @@ import (
 // system: each step is checked, and what fails is told to the host and ends the
 // machine before anything else has been started.
 func Init() {
+	if os.Getenv(leaderEnv) != "" && os.Getppid() == 1 && Inside() {
+		if err := runLeader(); err != nil {
+			fmt.Fprintln(os.Stderr, "sandrun: leader of the terminal's session:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	share := os.Getenv(shareEnv)
 	if os.Getpid() != 1 || share == "" {
 		return

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,9 +29,10 @@ type child struct {
 	link     *link
 	files    [3]*os.File // its streams, by stream; closed once it has them
 	outputs  map[string]*output
-	terminal *os.File // its terminal, held so that it does not hang up; nil without one
-	master   *os.File // the other side of the terminal
-	stdin    *feed    // what fills the pipe to its stdin; nil without one
+	terminal *os.File      // its terminal, held so that it does not hang up; nil without one
+	master   *os.File      // the other side of the terminal
+	events   *json.Decoder // of the terminal's leader; nil without a terminal
+	stdin    *feed         // what fills the pipe to its stdin; nil without one
 
 	mu  sync.Mutex
 	pid int // 0 once reaped
@@ -50,11 +52,6 @@ func (i *initProcess) command() error {
 		return fmt.Errorf("working directory: %w", err)
 	} else if !st.IsDir() {
 		return fmt.Errorf("working directory %s: not a directory", i.spec.Dir)
-	}
-	// Process 1 leads the session and the command is a job of it: the job of a
-	// session leader's child is not orphaned, so that ^Z stops it.
-	if _, err := syscall.Setsid(); err != nil {
-		return fmt.Errorf("setsid: %w", err)
 	}
 	c := &child{link: i.link, outputs: make(map[string]*output)}
 	if err := c.makeStreams(&i.spec); err != nil {
@@ -187,9 +184,6 @@ func (c *child) makeTerminal(s *spec) (err error) {
 				return fmt.Errorf("modes of the terminal: %w", err)
 			}
 		}
-		if err := sys.SetControllingTerminal(fd); err != nil {
-			return fmt.Errorf("controlling terminal: %w", err)
-		}
 		return nil
 	})
 	if err != nil {
@@ -211,16 +205,23 @@ func (c *child) makeTerminal(s *spec) (err error) {
 
 // start starts the command and closes process 1's copies of its files.
 func (c *child) start(s *spec) (err error) {
-	attr := &syscall.ProcAttr{Dir: s.Dir, Env: s.Env, Sys: &syscall.SysProcAttr{Setpgid: true}}
-	for _, f := range c.files {
-		attr.Files = append(attr.Files, f.Fd()) // blocking, as a command expects its files
-	}
-	if c.terminal != nil {
-		attr.Sys.Foreground, attr.Sys.Ctty = true, int(c.terminal.Fd())
+	var files []uintptr
+	tty := -1
+	for n, f := range c.files {
+		files = append(files, f.Fd()) // blocking, as a command expects its files
+		if f == c.terminal {
+			tty = n
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pid, err = syscall.ForkExec(s.Args[0], s.Args, attr)
+	if tty >= 0 {
+		err = c.startLeader(s, files, tty)
+	} else {
+		c.pid, err = syscall.ForkExec(s.Args[0], s.Args, &syscall.ProcAttr{
+			Dir: s.Dir, Env: s.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+		})
+	}
 	for _, f := range c.files {
 		if f != c.terminal {
 			_ = f.Close() // stderr may be stdout's
@@ -229,28 +230,30 @@ func (c *child) start(s *spec) (err error) {
 	return err
 }
 
-// wait reaps whatever ends in the guest until the command does, and tells the
-// host when it was stopped.
+// wait reaps whatever ends in the guest until the command does.
 func (c *child) wait() (syscall.WaitStatus, error) {
+	if c.events != nil {
+		return c.follow()
+	}
 	for {
 		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, syscall.WUNTRACED, nil)
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
 		switch {
 		case err == syscall.EINTR:
 		case err != nil:
 			return 0, fmt.Errorf("wait for the command: %w", err)
-		case pid != c.pid: // an orphan
-		case status.Stopped():
-			if err := c.link.send(message{Stopped: true}); err != nil {
-				return 0, err
-			}
-		default:
-			c.mu.Lock()
-			c.pid = 0
-			c.mu.Unlock()
+		case pid == c.pid:
+			c.gone()
 			return status, nil
 		}
 	}
+}
+
+// gone forgets the command's process: its number may be another's now.
+func (c *child) gone() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pid = 0
 }
 
 // obey does what the host says.

@@ -57,7 +57,9 @@ type Machine struct {
 	RunDir string
 
 	// Forward lists host signals that the machine catches from Start to Wait and
-	// passes to the command. SIGWINCH needs no mention: a terminal is followed.
+	// passes to the command; one that ends a process ends the boot, too. SIGTSTP
+	// stops the machine and this process, until that is continued. SIGWINCH needs
+	// no mention: a terminal is followed.
 	Forward []os.Signal
 
 	// Warn, when set, is told what does not stop the machine but may spoil the

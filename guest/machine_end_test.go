@@ -72,7 +72,7 @@ func TestKernelKilledFromOutside(t *testing.T) {
 	if err := m.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	group := m.run.cmd.Process.Pid
+	group := m.run.kernel.Process.Pid
 	if err := syscall.Kill(group, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

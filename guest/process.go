@@ -3,8 +3,6 @@ package guest
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,55 +44,6 @@ func removeLeftovers(runDir string) error {
 	return errors.Join(errs...)
 }
 
-// pipeSize is asked for each pipe to or from the guest, in bytes; a larger pipe
-// is fewer switches between the two kernels. Without it the default is kept.
-const pipeSize = 1 << 20
-
-// wiring are the files between the host and the kernel process.
-type wiring struct {
-	closers []io.Closer
-	ours    map[string]*os.File
-	theirs  []*os.File // the child's descriptors from 3
-	args    []string   // the kernel's arguments for its lines
-}
-
-func (w *wiring) close() {
-	for _, c := range w.closers {
-		_ = c.Close()
-	}
-}
-
-// pipe makes a pipe and returns the host's end and the number of the child's.
-func (w *wiring) pipe(toGuest bool) (ours *os.File, fd int, err error) {
-	r, wr, err := os.Pipe()
-	if err != nil {
-		return nil, 0, err
-	}
-	_ = sys.Control(r, func(fd int) error {
-		_, err := sys.SetPipeSize(fd, pipeSize)
-		return err
-	})
-	ours, theirs := r, wr
-	if toGuest {
-		ours, theirs = wr, r
-	}
-	w.closers = append(w.closers, ours)
-	return ours, w.give(theirs), nil
-}
-
-// give passes a file to the child and returns its number there.
-func (w *wiring) give(f *os.File) int {
-	w.theirs = append(w.theirs, f)
-	return 2 + len(w.theirs)
-}
-
-// line makes a serial line of the guest from channels as "fd:3" or "null".
-func (w *wiring) line(n int, in, out string) {
-	w.args = append(w.args, fmt.Sprintf("ssl%d=%s,%s", n, in, out))
-}
-
-func channel(fd int) string { return "fd:" + strconv.Itoa(fd) }
-
 // kernelArgs is the kernel's command line, but for the lines and devices.
 func (m *Machine) kernelArgs() []string {
 	root := "rw"
@@ -124,35 +73,62 @@ func (m *Machine) initPath() string {
 	return filepath.Join(m.RunDir, initName)
 }
 
-// startKernel starts the kernel process and returns a channel that says how it
-// ended. It dies with this process: the thread that forks it lives as long.
-func startKernel(cmd *exec.Cmd, cpu int) (<-chan error, error) {
-	started, exited := make(chan error, 1), make(chan error, 1)
+// A kernelProcess is the kernel as a process of the host. It dies with this
+// process: the thread that forks it lives as long as it does.
+type kernelProcess struct {
+	*exec.Cmd
+	ended chan struct{} // closed when it has ended; its number is still its own
+	reap  chan struct{} // closed to let go of that
+	how   chan error    // then says how it ended
+}
+
+func startKernel(cmd *exec.Cmd, cpu int) (*kernelProcess, error) {
+	p := &kernelProcess{Cmd: cmd, ended: make(chan struct{}), reap: make(chan struct{}), how: make(chan error, 1)}
+	started := make(chan error, 1)
 	go func() {
 		// Never unlocked: the thread's file mode mask and processor are its own,
 		// and the signal for the death of a parent is sent when the thread goes.
 		runtime.LockOSThread()
-		err := sys.ThreadUmask(0) // the guest has a mask of its own
-		if err == nil {
-			err = sys.BindThread(cpu)
-		}
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err == nil {
-			// A kernel that panics aborts; its memory is no core to keep.
-			if err = sys.NoCore(cmd.Process.Pid); err != nil {
-				_ = cmd.Process.Kill()
-				_ = cmd.Wait()
-			}
-		}
+		err := p.start(cpu)
 		started <- err
-		if err == nil {
-			exited <- cmd.Wait()
+		if err != nil {
+			return
 		}
+		_ = sys.AwaitExit(cmd.Process.Pid) // an error ends the wait as well
+		close(p.ended)
+		<-p.reap
+		p.how <- cmd.Wait()
 	}()
-	return exited, <-started
+	return p, <-started
 }
+
+func (p *kernelProcess) start(cpu int) error {
+	if err := sys.ThreadUmask(0); err != nil { // the guest has a mask of its own
+		return err
+	}
+	if err := sys.BindThread(cpu); err != nil {
+		return err
+	}
+	if err := p.Start(); err != nil {
+		return err
+	}
+	// A kernel that panics aborts; its memory is no core to keep.
+	if err := sys.NoCore(p.Process.Pid); err != nil {
+		_ = p.Process.Kill()
+		_ = p.Wait()
+		return err
+	}
+	return nil
+}
+
+// signal sends a signal to the kernel and the processes that it traces, which are
+// a process group. It is for who has not closed reap yet.
+func (p *kernelProcess) signal(s syscall.Signal) {
+	_ = syscall.Kill(-p.Process.Pid, s)
+	_ = syscall.Kill(p.Process.Pid, s) // should it not lead its group yet
+}
+
+func (p *kernelProcess) kill() { p.signal(syscall.SIGKILL) }
 
 func (m *Machine) writeSpec(s *spec) error {
 	b, err := json.Marshal(s)
@@ -174,10 +150,4 @@ func (m *Machine) hostFacts(cpu int) Facts {
 		f.MaxMapCount, _ = strconv.Atoi(strings.TrimSpace(string(b)))
 	}
 	return f
-}
-
-// kill ends the kernel process and the processes that it traces.
-func killKernel(pid int) {
-	_ = syscall.Kill(-pid, syscall.SIGKILL)
-	_ = syscall.Kill(pid, syscall.SIGKILL)
 }

@@ -8,12 +8,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"syscall"
 	"time"
-
-	"github.com/sandrun/sandrun/internal/sys"
 )
 
 const (
@@ -31,9 +28,8 @@ type running struct {
 	w        wiring
 	link     *link
 	console  *console
-	cmd      *exec.Cmd
+	kernel   *kernelProcess
 	seat     seat
-	exited   <-chan error
 	pumps    map[string]*pump
 	feed     *feeder
 	chunks   *chunks
@@ -138,13 +134,18 @@ func (m *Machine) start() (_ *running, err error) {
 	defer func() { _ = logW.Close() }()
 	r.w.closers = append(r.w.closers, logR)
 
-	r.cmd = exec.Command(m.Kernel, append(args, r.w.args...)...)
-	r.cmd.Env = []string{"TMPDIR=" + memory}
-	r.cmd.Dir = "/"
-	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = null, logW, logW
-	r.cmd.ExtraFiles = r.w.theirs
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if r.exited, err = startKernel(r.cmd, r.seat.cpu); err != nil {
+	cmd := exec.Command(m.Kernel, append(args, r.w.args...)...)
+	cmd.Env = []string{"TMPDIR=" + memory}
+	cmd.Dir = "/"
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = null, logW, logW
+	cmd.ExtraFiles = r.w.theirs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if r.term != nil {
+		if err := r.term.enter(); err != nil {
+			return nil, fmt.Errorf("make the terminal raw: %w", err)
+		}
+	}
+	if r.kernel, err = startKernel(cmd, r.seat.cpu); err != nil {
 		return nil, fmt.Errorf("start the guest kernel %s: %w", m.Kernel, err)
 	}
 	go r.console.follow(logR)
@@ -153,127 +154,6 @@ func (m *Machine) start() (_ *running, err error) {
 	}
 	go r.listen()
 	return r, nil
-}
-
-// wire makes the lines between the two kernels, and says in the spec what each
-// of the command's streams is.
-func (r *running) wire(s *spec) error {
-	ctlR, out, err := r.w.pipe(false)
-	if err != nil {
-		return err
-	}
-	ctlW, in, err := r.w.pipe(true)
-	if err != nil {
-		return err
-	}
-	r.link = newLink(ctlR, ctlW)
-	r.link.hold()
-	r.w.line(lineControl, channel(in), channel(out))
-
-	files := [3]*os.File{r.m.Stdin, r.m.Stdout, r.m.Stderr}
-	var tty *os.File
-	for i, f := range files {
-		switch {
-		case f == nil:
-			s.Streams[i] = asNull
-		case isTerminal(f):
-			s.Streams[i] = asTerminal
-			// What the terminal shows goes where output goes, if that is it.
-			if tty == nil || stream(i) == stdout {
-				tty = f
-			}
-		case stream(i) == stderr && s.Streams[stdout] == asPipe && sys.SameFile(f, files[stdout]):
-			s.Streams[i] = asStdout
-		default:
-			s.Streams[i] = asPipe
-		}
-	}
-	if s.Streams[stdout] == asPipe {
-		if err := r.output(lineStdout, stdout, files[stdout]); err != nil {
-			return err
-		}
-	}
-	if s.Streams[stderr] == asPipe {
-		if err := r.output(lineStderr, stderr, files[stderr]); err != nil {
-			return err
-		}
-	}
-	switch s.Streams[stdin] {
-	case asPipe:
-		r.chunks = &chunks{
-			dir: filepath.Join(r.m.RunDir, shareName), link: r.link,
-			credits: make(chan struct{}, chunkCredits), quit: r.over,
-		}
-		for range chunkCredits {
-			r.chunks.credits <- struct{}{}
-		}
-		r.feed, err = newFeeder(files[stdin], r.chunks.pass, func() { _ = r.link.send(message{EOF: true}) })
-		if err != nil {
-			return err
-		}
-	}
-	if tty == nil {
-		return nil
-	}
-	return r.wireTerminal(s, tty, files[stdin])
-}
-
-func (r *running) output(line int, name stream, to *os.File) error {
-	from, fd, err := r.w.pipe(false)
-	if err != nil {
-		return err
-	}
-	r.w.line(line, "null", channel(fd))
-	// A descriptor of our own: the runtime ends a program that writes to a closed
-	// pipe on descriptor 1 or 2, and here that is the command's affair.
-	own, err := sys.Dup(to)
-	if err != nil {
-		return err
-	}
-	r.w.closers = append(r.w.closers, own)
-	r.pumps[name.String()] = newPump(from, own, func(err error) {
-		if !isClosedPipe(err) {
-			r.fault(fmt.Errorf("write the guest's %s: %w", name, err))
-		}
-		// The command sees it as it would on the host: its own pipe is closed.
-		_ = r.link.send(message{Closed: name})
-	})
-	return nil
-}
-
-func (r *running) wireTerminal(s *spec, tty, in *os.File) (err error) {
-	input := s.Streams[stdin] == asTerminal
-	if r.term, err = newTerminal(tty, input); err != nil {
-		return err
-	}
-	s.Termios, s.Winsize = r.term.guestTermios(), r.term.size()
-
-	shown, out, err := r.w.pipe(false)
-	if err != nil {
-		return err
-	}
-	own, err := sys.Dup(tty)
-	if err != nil {
-		return err
-	}
-	r.w.closers = append(r.w.closers, own)
-	r.pumps[asTerminal] = newPump(shown, own, func(err error) {
-		r.fault(fmt.Errorf("write the terminal: %w", err))
-	})
-	from := "null"
-	if input {
-		typed, fd, err := r.w.pipe(true)
-		if err != nil {
-			return err
-		}
-		from = channel(fd)
-		pass := func(b []byte) error { _, err := typed.Write(b); return err }
-		if r.feed, err = newFeeder(in, pass, func() {}); err != nil {
-			return err
-		}
-	}
-	r.w.line(lineTerminal, from, channel(out))
-	return nil
 }
 
 // fault records a failure beside the command's own end.
@@ -326,19 +206,19 @@ func (r *running) supervise(ctx context.Context) {
 		life = t.C
 	}
 	var (
-		cause, verdict error
-		up             bool
-		end            *ending
-		drained        chan struct{}
-		canceled       = ctx.Done()
-		messages       = r.messages
+		cause    error
+		up       bool
+		end      *ending
+		drained  chan struct{}
+		canceled = ctx.Done()
+		messages = r.messages
 	)
 	off := func(why error) {
 		if cause == nil {
 			cause = why
 		}
 		if !up {
-			killKernel(r.cmd.Process.Pid)
+			r.kernel.kill()
 			return
 		}
 		_ = r.link.send(message{Off: true})
@@ -353,7 +233,7 @@ func (r *running) supervise(ctx context.Context) {
 			case m.Hello && up:
 				// The kernel restarts itself when the command reboots it.
 				off(fmt.Errorf("%w: it was rebooted from inside", ErrDied))
-				killKernel(r.cmd.Process.Pid)
+				r.kernel.kill()
 			case m.Hello:
 				up = true
 				boot.Stop()
@@ -390,14 +270,19 @@ func (r *running) supervise(ctx context.Context) {
 			_ = r.link.send(message{Ack: true})
 			force = time.After(offDelay)
 		case <-force:
-			killKernel(r.cmd.Process.Pid)
+			r.kernel.kill()
 		case s := <-r.signals:
+			if sig := s.(syscall.Signal); !up && endsBoot(sig) {
+				off(&ExitError{Code: codeSignal + int(sig)}) // as if the command had got it
+				break
+			}
 			r.hostSignal(s)
-		case verdict = <-r.exited:
+		case <-r.kernel.ended:
 			running = false
 		}
 	}
-	r.finish(end, cause, verdict)
+	close(r.kernel.reap)
+	r.finish(end, cause, <-r.kernel.how)
 }
 
 func orDefault(d, def time.Duration) time.Duration {
@@ -410,6 +295,7 @@ func orDefault(d, def time.Duration) time.Duration {
 // startInput lets the host's stdin flow, now that there is someone to read it.
 func (r *running) startInput() {
 	if r.term != nil {
+		r.term.booted()
 		if err := r.term.enter(); err != nil {
 			r.fault(fmt.Errorf("make the terminal raw: %w", err))
 		}
@@ -447,48 +333,8 @@ func (r *running) drain(end *ending) chan struct{} {
 	return done
 }
 
-func (r *running) hostSignal(s os.Signal) {
-	switch sig := s.(syscall.Signal); {
-	case sig == syscall.SIGWINCH && r.term != nil:
-		if ws := r.term.size(); ws != nil {
-			_ = r.link.send(message{Winsize: ws})
-		}
-	case sig == syscall.SIGCONT && r.term != nil:
-		_ = r.term.enter()
-	default:
-		_ = r.link.send(message{Signal: int(sig)})
-	}
-}
-
-// suspend stops this process because its command was stopped, as a shell's user
-// expects of ^Z, and lets the command go on when this process does. Where no
-// shell could continue it, the command goes on at once.
-func (r *running) suspend() {
-	if r.term == nil && !slices.Contains(r.m.Forward, os.Signal(syscall.SIGTSTP)) {
-		return
-	}
-	if !sys.LeadsSession() {
-		if r.term != nil {
-			r.term.leave()
-		}
-		runtime.LockOSThread()
-		err := sys.StopSelf()
-		runtime.UnlockOSThread()
-		if err != nil {
-			r.fault(fmt.Errorf("stop with the command: %w", err))
-		}
-		if r.term != nil {
-			_ = r.term.enter()
-			if ws := r.term.size(); ws != nil {
-				_ = r.link.send(message{Winsize: ws})
-			}
-		}
-	}
-	_ = r.link.send(message{Signal: int(syscall.SIGCONT)})
-}
-
 // finish collects what is left and says how it ended.
-func (r *running) finish(end *ending, cause, verdict error) {
+func (r *running) finish(end *ending, cause, how error) {
 	close(r.over)
 	signal.Stop(r.signals)
 	if r.feed != nil {
@@ -510,16 +356,13 @@ func (r *running) finish(end *ending, cause, verdict error) {
 	case <-r.console.done:
 	case <-late:
 	}
-	if r.term != nil {
-		r.term.leave()
-	}
 	switch {
 	case cause != nil && (errors.Is(cause, ErrBoot) || errors.Is(cause, ErrInit) || errors.Is(cause, ErrDied)):
 		r.err = &MachineError{Err: cause, Console: r.console.String()}
 	case cause != nil:
 		r.err = cause
 	case end == nil:
-		r.err = &MachineError{Err: fmt.Errorf("%w (%v) before its command ended", ErrDied, ended(verdict)), Console: r.console.String()}
+		r.err = &MachineError{Err: fmt.Errorf("%w (%v) before its command ended", ErrDied, ended(how)), Console: r.console.String()}
 	case end.Code != 0:
 		r.err = &ExitError{Code: end.Code, Reason: end.Reason}
 	}
@@ -556,6 +399,7 @@ func (r *running) release() {
 		r.feed.close()
 	}
 	if r.term != nil {
+		r.term.leave()
 		_ = r.term.file.Close()
 	}
 }

@@ -15,8 +15,9 @@ type terminal struct {
 	saved *sys.Termios // as it was at first
 	input bool         // the command reads from it
 
-	mu  sync.Mutex
-	raw bool
+	mu    sync.Mutex
+	state *sys.Termios // as it is now, when that is not saved
+	boots bool         // no command runs yet
 }
 
 func newTerminal(f *os.File, input bool) (*terminal, error) {
@@ -24,7 +25,7 @@ func newTerminal(f *os.File, input bool) (*terminal, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &terminal{file: own, input: input}
+	t := &terminal{file: own, input: input, boots: true}
 	err = sys.Control(own, func(fd int) (err error) {
 		t.saved, err = sys.GetTermios(fd)
 		return err
@@ -58,27 +59,43 @@ func (t *terminal) foreground() bool {
 }
 
 // enter puts the terminal into raw mode, unless it belongs to another job now.
+// Until the command runs, ^C and ^Z still mean this process: a key typed ahead is
+// for the command, but there must be a way out of a boot.
 func (t *terminal) enter() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.raw || !t.input || !t.foreground() {
+	if !t.input || !t.foreground() {
 		return nil
 	}
-	if err := t.set(sys.RawTermios(t.saved)); err != nil {
+	raw := sys.RawTermios(t.saved)
+	if t.boots {
+		raw.Lflag |= syscall.ISIG
+	}
+	if t.state != nil && *t.state == *raw {
+		return nil
+	}
+	if err := t.set(raw); err != nil {
 		return err
 	}
-	t.raw = true
+	t.state = raw
 	return nil
+}
+
+// booted says that the command runs, which changes what enter does.
+func (t *terminal) booted() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.boots = false
 }
 
 // leave gives the terminal back as it was.
 func (t *terminal) leave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.raw {
+	if t.state == nil {
 		return
 	}
-	t.raw = false
+	t.state = nil
 	if t.foreground() {
 		_ = t.set(t.saved)
 	}

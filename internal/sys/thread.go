@@ -51,3 +51,14 @@ func NoCore(pid int) error {
 	}
 	return nil
 }
+
+// AwaitExit returns when a child has ended, and leaves it for wait(2): until then
+// its number is nobody else's. waitid(2) WNOWAIT.
+func AwaitExit(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
