@@ -21,7 +21,7 @@ var (
 	// ErrNoKernel says that there is no usable kernel in the store.
 	ErrNoKernel = errors.New("no guest kernel is installed: run 'sandrun kernel install'")
 	// ErrFetch says that Debian's package could not be had, or its signature not be checked.
-	ErrFetch = errors.New("cannot fetch the kernel's package (another archive: --mirror URL; a kernel of your own: " + KernelEnv + "=PATH)")
+	ErrFetch = errors.New("cannot fetch the kernel's package")
 	// ErrNotSupported says that there is no guest kernel for this machine.
 	ErrNotSupported = fmt.Errorf("there is no guest kernel for %s/%s, only for linux/amd64", runtime.GOOS, runtime.GOARCH)
 )

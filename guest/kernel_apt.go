@@ -176,7 +176,9 @@ func runApt(ctx context.Context, dir string, env []string, name string, args ...
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	}
-	text := strings.TrimSpace(said.String())
-	text = text[max(0, len(text)-aptTail):]
-	return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, text)
+	err = fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	if text := strings.TrimSpace(said.String()); text != "" {
+		err = fmt.Errorf("%w\n%s", err, text[max(0, len(text)-aptTail):])
+	}
+	return "", err
 }

@@ -48,7 +48,11 @@ type InstallOptions struct {
 // it into the store. It needs no root and changes nothing outside of s.Dir. Several
 // may run at once: one of them works, and the others find it done.
 func (s Store) Install(ctx context.Context, o InstallOptions) error {
-	if err := s.install(ctx, o); err != nil {
+	err := s.install(ctx, o)
+	if errors.Is(err, ErrFetch) && ctx.Err() == nil {
+		err = fmt.Errorf("%w\n(another archive: --mirror URL; a kernel of your own: %s=PATH)", err, KernelEnv)
+	}
+	if err != nil {
 		return fmt.Errorf("install the guest kernel: %w", err)
 	}
 	return nil
@@ -104,22 +108,23 @@ func (s Store) install(ctx context.Context, o InstallOptions) (err error) {
 	for _, suite := range o.Suites {
 		err := s.installFrom(ctx, suite, o)
 		if err == nil {
-			return s.sweep()
+			return s.sweep() // of the kernel before
 		}
 		failed = errors.Join(failed, err)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return errors.Join(failed, s.sweep())
+	return failed
 }
 
 // installFrom tries one suite. The lock is held.
-func (s Store) installFrom(ctx context.Context, suite string, o InstallOptions) error {
+func (s Store) installFrom(ctx context.Context, suite string, o InstallOptions) (err error) {
 	work, err := os.MkdirTemp(s.Dir, "install-")
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	fmt.Fprintf(o.Log, "fetching %s from %s, suite %s\n", kernelPackage, o.Mirror, suite)
 	a := archive{dir: filepath.Join(work, "apt"), mirror: o.Mirror, keyring: o.Keyring, suite: suite}
 	deb, err := a.fetch(ctx)

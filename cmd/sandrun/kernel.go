@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v3"
 
@@ -46,6 +49,8 @@ func kernelInstallCommand() *cli.Command {
 			if store.Override != "" {
 				return fmt.Errorf("%s=%s is used in the place of an installed kernel: unset it to install one", guest.KernelEnv, store.Override)
 			}
+			ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+			defer stop()
 			return store.Install(ctx, guest.InstallOptions{
 				Suites: c.StringSlice("suite"), Mirror: c.String("mirror"), Keyring: c.String("keyring"),
 				Force: c.Bool("force"), Log: c.Root().ErrWriter,
