@@ -56,6 +56,7 @@ type Supervisor struct {
 	listener  *net.UnixListener
 	oomLog    *cgroup.OOMLog // nil where the kernel log may not be read
 	score     int            // oom_score_adj of workers
+	main      uint64         // id of the command's own cgroup
 
 	spare   chan spare // one leaf made before it is needed
 	stopped chan struct{}
@@ -88,6 +89,10 @@ func New(c Config) (*Supervisor, error) {
 		return nil, fmt.Errorf("a worker may use %s, and all workers together %s: no worker could ever start (lower --worker-memory or take a larger profile)",
 			report.FormatBytes(c.Worker.Memory), report.FormatBytes(c.Reserve))
 	}
+	main, err := sys.Inode(c.Tree.Main().FD())
+	if err != nil {
+		return nil, fmt.Errorf("id of %s: %w", c.Tree.Main().Path(), err)
+	}
 	path := filepath.Join(c.Dir, "sock")
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: path})
 	if err != nil {
@@ -100,6 +105,7 @@ func New(c Config) (*Supervisor, error) {
 		Config:    c,
 		admission: admission{slots: c.Workers, budget: c.Reserve},
 		listener:  l,
+		main:      main,
 		score:     max(sys.OOMScoreAdj(), workerScore),
 		spare:     make(chan spare),
 		stopped:   make(chan struct{}),

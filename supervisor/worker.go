@@ -51,8 +51,7 @@ func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) {
 }
 
 func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
-	packet := make([]byte, sandbox.RequestMax)
-	n, err := conn.Read(packet)
+	request, err := readRequest(conn)
 	if err != nil {
 		return err
 	}
@@ -63,11 +62,6 @@ func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
 	if peer.UID != s.Owner && peer.UID != 0 {
 		return fmt.Errorf("user %d may not start workers in a run of user %d", peer.UID, s.Owner)
 	}
-	request, err := sandbox.ParseRequest(packet[:n])
-	if err != nil {
-		return err
-	}
-
 	if s.isCommand(peer.Pid) {
 		if err := s.Tree.Main().Add(peer.Pid); err != nil {
 			return err
@@ -75,8 +69,13 @@ func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
 		_, err := conn.Write(sandbox.Pass())
 		return err
 	}
+	pidfd, err := sys.OpenPidfd(peer.Pid)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pidfd.Close() }()
 	placement := s.Classify(request)
-	if placement.Worker {
+	if placement.Worker && pidfd.CgroupID() != s.main {
 		placement.Worker, err = s.outsideLeaves(peer.Pid)
 		if err != nil {
 			return err
@@ -89,7 +88,21 @@ func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
 	w := &worker{record: report.Worker{
 		Label: placement.Label, Adapter: placement.Adapter, Argv: request.Argv, Pid: peer.Pid,
 	}}
-	return s.work(ctx, conn, w, placement.Extra)
+	return s.work(ctx, conn, pidfd, w, placement.Extra)
+}
+
+// packets are buffers for requests: a fresh one for each worker would keep the
+// garbage collector busy.
+var packets = sync.Pool{New: func() any { return new([sandbox.RequestMax]byte) }}
+
+func readRequest(conn *net.UnixConn) (sandbox.Request, error) {
+	packet := packets.Get().(*[sandbox.RequestMax]byte)
+	defer packets.Put(packet)
+	n, err := conn.Read(packet[:])
+	if err != nil {
+		return sandbox.Request{}, err
+	}
+	return sandbox.ParseRequest(packet[:n])
 }
 
 // isCommand reports whether the shim that asks is the command on its way to the
@@ -121,13 +134,7 @@ func (s *Supervisor) outsideLeaves(pid int) (bool, error) {
 }
 
 // work takes a worker from admission to its verdict.
-func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, w *worker, extra []string) error {
-	pidfd, err := sys.OpenPidfd(w.record.Pid)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = pidfd.Close() }()
-
+func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, pidfd *sys.Pidfd, w *worker, extra []string) error {
 	// The shim says nothing more unless its exec fails; it closes the connection
 	// by becoming the program, or by dying while it waits.
 	waiting, leave := context.WithCancelCause(ctx)

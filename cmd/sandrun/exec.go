@@ -207,7 +207,7 @@ func supervise(ctx context.Context, p plan, dir *supervisor.RunDir, tree *cgroup
 
 	s, err := supervisor.New(supervisor.Config{
 		Dir: dir.Path, Tree: tree, Owner: owner, Signals: signals,
-		Workers: p.machine.Workers, Reserve: p.machine.Budget, Worker: worker,
+		Workers: p.machine.Workers, Reserve: p.machine.Budget - p.machine.Main, Worker: worker,
 		WorkerTimeout: p.workerLimit, RunTimeout: p.runLimit,
 		Classify: func(r sandbox.Request) supervisor.Placement {
 			adapter, placement, ok := adapters.Place(harness.Request{Kind: r.Kind, Label: r.Label, Argv: r.Argv, Dir: r.Dir})

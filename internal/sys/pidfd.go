@@ -35,44 +35,83 @@ func OpenPidfd(pid int) (*Pidfd, error) {
 // Close releases the descriptor; the process is not touched.
 func (p *Pidfd) Close() error { return p.file.Close() }
 
+// reapSoon is how long a parent that waits for its child may take to reap it.
+const reapSoon = 5 * time.Millisecond
+
 // Wait returns the wait status of the process once it has ended, or
-// ErrStatusUnknown. The status of a process that is not a child is in its
-// /proc/PID/stat while it is a zombie, and with its pidfd once it was reaped
-// (PIDFD_GET_INFO, PIDFD_INFO_EXIT, Linux 6.15); it waits at most linger for the
-// latter after the process ended.
+// ErrStatusUnknown. The status of a process that is not a child is with its pidfd
+// once it was reaped (PIDFD_GET_INFO, PIDFD_INFO_EXIT, Linux 6.15), and in its
+// /proc/PID/stat while it is a zombie. It waits at most linger for either after
+// the process ended.
 func (p *Pidfd) Wait(linger time.Duration) (syscall.WaitStatus, error) {
-	conn, err := p.file.SyscallConn()
-	if err != nil {
+	if _, _, err := p.poll(time.Time{}, unix.POLLIN); err != nil {
 		return 0, err
 	}
-	var status syscall.WaitStatus
-	known, ended := false, false
+	waits := []time.Duration{reapSoon, linger}
+	if !KernelAtLeast(6, 15) {
+		waits = []time.Duration{0, linger}
+	}
+	for _, d := range waits {
+		if d > 0 {
+			status, known, err := p.poll(time.Now().Add(d), unix.POLLHUP)
+			if known || err != nil {
+				return status, err
+			}
+		}
+		if status, known := zombieStatus(p.pid); known {
+			return status, nil
+		}
+	}
+	return 0, ErrStatusUnknown
+}
+
+// poll waits for an event of the pidfd, POLLIN (the process has ended) or POLLHUP
+// (it was reaped), and says with which status it ended, where that is known by then.
+func (p *Pidfd) poll(deadline time.Time, event int16) (status syscall.WaitStatus, known bool, err error) {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return 0, false, err
+	}
+	if err := p.file.SetReadDeadline(deadline); err != nil {
+		return 0, false, err
+	}
 	err = conn.Read(func(fd uintptr) bool {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(poll, 0); err == unix.EINTR || err == nil && n == 0 {
-			return false
-		}
-		if status, known = exitInfo(fd); known {
-			return true
-		}
-		if status, known = zombieStatus(p.pid); known {
-			return true
-		}
-		if !ended {
-			ended = true
-			if p.file.SetReadDeadline(time.Now().Add(linger)) != nil {
+		if event == unix.POLLHUP {
+			if status, known = exitInfo(fd); known {
 				return true
 			}
 		}
-		return poll[0].Revents&unix.POLLHUP != 0 // reaped, and nothing more will be said
+		poll := []unix.PollFd{{Fd: int32(fd), Events: event}}
+		_, err := unix.Poll(poll, 0)
+		return err == nil && poll[0].Revents&event != 0
 	})
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return 0, fmt.Errorf("wait for process %d: %w", p.pid, err)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, false, nil
 	}
-	if !known {
-		return 0, ErrStatusUnknown
+	if err != nil {
+		return 0, false, fmt.Errorf("wait for process %d: %w", p.pid, err)
 	}
-	return status, nil
+	if event == unix.POLLHUP && !known { // reaped between the two questions
+		err = conn.Control(func(fd uintptr) { status, known = exitInfo(fd) })
+	}
+	return status, known, err
+}
+
+// CgroupID returns the id of the cgroup v2 group that the process is in, which is
+// the inode number of its directory (PIDFD_GET_INFO, Linux 6.13); 0 where the
+// kernel does not tell.
+func (p *Pidfd) CgroupID() uint64 {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_CGROUPID}
+	var asked error
+	err = conn.Control(func(fd uintptr) { asked = unix.IoctlPidfdInfo(int(fd), &info) })
+	if err != nil || asked != nil || info.Mask&unix.PIDFD_INFO_CGROUPID == 0 {
+		return 0
+	}
+	return info.Cgroupid
 }
 
 // exitInfo asks the pidfd; the kernel answers once the process was reaped.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -130,4 +131,23 @@ func OwnedDir(path string) error {
 		return fmt.Errorf("%s can be written by others (mode %o)", path, st.Mode&0o777)
 	}
 	return nil
+}
+
+// KernelAtLeast compares the release of the running kernel.
+func KernelAtLeast(major, minor int) bool {
+	v := kernelVersion()
+	return v[0] > major || v[0] == major && v[1] >= minor
+}
+
+var kernelVersion = sync.OnceValue(func() (v [2]int) {
+	_, _ = fmt.Sscanf(KernelRelease(), "%d.%d", &v[0], &v[1]) // an unreadable release is an old one
+	return v
+})
+
+// Inode returns the inode number of an open file; on a cgroup v2 directory that
+// is the cgroup's id.
+func Inode(fd int) (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return st.Ino, err
 }
