@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -43,18 +44,50 @@ func aptUsable(keyring string) error {
 	return nil
 }
 
-// findMirror asks the machine's apt for the Debian mirror that it uses.
-func findMirror(ctx context.Context) (string, error) {
+// findMirrors asks the machine's apt for the Debian mirrors that it uses, best first.
+func findMirrors(ctx context.Context) ([]string, error) {
+	// What was fetched from there says whose it is.
 	out, err := runApt(ctx, "", nil, "apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(SITE)", "Created-By: Packages")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	for line := range strings.Lines(out) {
-		if mirror, ok := strings.CutPrefix(strings.TrimSpace(line), "Debian|Debian|"); ok && mirror != "" {
-			return mirror, nil
+	mirrors := fetchedMirrors(out)
+	if len(mirrors) > 0 {
+		return mirrors, nil
+	}
+	// Nothing was, as in a fresh container: take all, and the signatures will tell.
+	if out, err = runApt(ctx, "", nil, "apt-get", "--print-uris", "update"); err != nil {
+		return nil, err
+	}
+	if mirrors = namedMirrors(out); len(mirrors) == 0 {
+		return nil, errors.New("the apt of this machine has no source: give an archive of Debian with --mirror URL")
+	}
+	return mirrors, nil
+}
+
+// fetchedMirrors reads lines of ORIGIN|LABEL|SITE, as of the index files that
+// 'apt-get update' has fetched.
+func fetchedMirrors(lines string) (mirrors []string) {
+	for line := range strings.Lines(lines) {
+		site, ok := strings.CutPrefix(strings.TrimSpace(line), "Debian|Debian|")
+		if ok && site != "" && !slices.Contains(mirrors, site) {
+			mirrors = append(mirrors, site)
 		}
 	}
-	return "", errors.New("the apt of this machine knows no Debian mirror (after 'apt-get update' it may): give one with --mirror URL")
+	return mirrors
+}
+
+// namedMirrors reads what 'apt-get --print-uris update' prints: a quoted URL, a
+// file name and a size on each line.
+func namedMirrors(lines string) (mirrors []string) {
+	for line := range strings.Lines(lines) {
+		url, ok := strings.CutPrefix(line, "'")
+		site, _, ok2 := strings.Cut(url, "/dists/")
+		if ok && ok2 && site != "" && !slices.Contains(mirrors, site) {
+			mirrors = append(mirrors, site)
+		}
+	}
+	return mirrors
 }
 
 // open writes the private configuration.

@@ -36,7 +36,7 @@ var kernelModules = []string{"overlay.ko", "zram.ko", "tun.ko", "veth.ko", "fuse
 // InstallOptions say where Install fetches from; the zero value will do.
 type InstallOptions struct {
 	Suites  []string  // of Debian, in the order they are tried; default testing, unstable
-	Mirror  string    // URL of a Debian archive; default: the one that this machine's apt uses
+	Mirror  string    // URL of a Debian archive; default: those that this machine's apt uses
 	Keyring string    // file of the keys to check it with; default Debian's own
 	Force   bool      // install although a good one is there
 	Init    string    // program for the self-test, see Machine.Init; default: this one
@@ -98,35 +98,38 @@ func (s Store) install(ctx context.Context, o InstallOptions) (err error) {
 	if err := aptUsable(o.Keyring); err != nil {
 		return err
 	}
+	mirrors := []string{o.Mirror}
 	if o.Mirror == "" {
-		if o.Mirror, err = findMirror(ctx); err != nil {
+		if mirrors, err = findMirrors(ctx); err != nil {
 			return err
 		}
 	}
 
 	var failed error
-	for _, suite := range o.Suites {
-		err := s.installFrom(ctx, suite, o)
-		if err == nil {
-			return s.sweep() // of the kernel before
-		}
-		failed = errors.Join(failed, err)
-		if ctx.Err() != nil {
-			break
+	for _, mirror := range mirrors {
+		for _, suite := range o.Suites {
+			err := s.installFrom(ctx, mirror, suite, o)
+			if err == nil {
+				return s.sweep() // of the kernel before
+			}
+			failed = errors.Join(failed, err)
+			if ctx.Err() != nil {
+				return failed
+			}
 		}
 	}
 	return failed
 }
 
-// installFrom tries one suite. The lock is held.
-func (s Store) installFrom(ctx context.Context, suite string, o InstallOptions) (err error) {
+// installFrom tries one suite of one archive. The lock is held.
+func (s Store) installFrom(ctx context.Context, mirror, suite string, o InstallOptions) (err error) {
 	work, err := os.MkdirTemp(s.Dir, "install-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	fmt.Fprintf(o.Log, "fetching %s from %s, suite %s\n", kernelPackage, o.Mirror, suite)
-	a := archive{dir: filepath.Join(work, "apt"), mirror: o.Mirror, keyring: o.Keyring, suite: suite}
+	fmt.Fprintf(o.Log, "fetching %s from %s, suite %s\n", kernelPackage, mirror, suite)
+	a := archive{dir: filepath.Join(work, "apt"), mirror: mirror, keyring: o.Keyring, suite: suite}
 	deb, err := a.fetch(ctx)
 	if err != nil {
 		return err

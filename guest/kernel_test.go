@@ -344,6 +344,20 @@ func TestDefaultStoreWithoutHome(t *testing.T) {
 	}
 }
 
+func TestMirrors(t *testing.T) {
+	fetched := "Docker|Docker CE|https://apt.example.com\nDebian|Debian|http://mirror.example.org/debian\n" +
+		"Debian|Debian|http://mirror.example.org/debian\nDebian|Debian-Security|http://mirror.example.org/debian-security\nDebian|Debian|\n"
+	if got, want := fetchedMirrors(fetched), []string{"http://mirror.example.org/debian"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	named := "'http://mirror.example.org/debian/dists/bookworm/InRelease' mirror_InRelease 0 \n" +
+		"'http://mirror.example.org/debian/dists/bookworm/main/binary-amd64/Packages.xz' mirror_Packages 0 \n" +
+		"'file:/srv/flat/./Packages' flat 0\nReading package lists...\n'https://apt.example.com/dists/stable/InRelease' x 0\n"
+	if got, want := namedMirrors(named), []string{"http://mirror.example.org/debian", "https://apt.example.com"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // makePackage builds a package file of the version with files, by their path in it.
 func makePackage(t *testing.T, version string, files map[string]string) string {
 	t.Helper()
