@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"syscall"
@@ -88,7 +87,7 @@ func (i *initProcess) command() error {
 	if err != nil {
 		return err
 	}
-	if c.stdin != nil && startErr == nil && !stuck {
+	if c.stdin != nil && c.stdin.pipe && startErr == nil && !stuck {
 		end.Stdin = c.stdin.taken()
 	}
 	if err := c.drain(end, stuck); err != nil {
@@ -116,7 +115,11 @@ func (c *child) makeStreams(s *spec) error {
 		case how == asStdout && n == stderr:
 			c.files[n] = c.files[stdout]
 		case how == asPipe && n == stdin:
-			c.files[n], c.stdin, err = newFeed()
+			var w *os.File
+			if c.files[n], w, err = os.Pipe(); err == nil {
+				c.stdin = newFeed(w)
+				c.stdin.pipe = true
+			}
 		case how == asPipe && n == stdout:
 			c.files[n], err = c.makeOutput(n.String(), lineStdout)
 		case how == asPipe:
@@ -195,10 +198,7 @@ func (c *child) makeTerminal(s *spec) (err error) {
 	}
 	c.copyOut(asTerminal, c.master, line)
 	if s.Streams[stdin] == asTerminal {
-		go func() {
-			// Ends with the machine, or when nobody holds the terminal.
-			_, _ = io.Copy(c.master, struct{ io.Reader }{line})
-		}()
+		c.stdin = newFeed(c.master)
 	}
 	return nil
 }

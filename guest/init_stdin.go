@@ -10,28 +10,24 @@ import (
 	"github.com/sandrun/sandrun/internal/sys"
 )
 
-// A feed fills the pipe to the command's stdin with the pieces that the host
-// writes into the share.
+// A feed writes the pieces that the host puts into the share to the pipe that is
+// the command's stdin, or to the master side of its terminal.
 type feed struct {
 	w      *os.File
+	pipe   bool
 	pieces chan int      // to be fed; closed at the end of the input
 	quit   chan struct{} // closed when nobody reads any more
 	done   chan struct{} // closed when run has returned
 
-	written int64    // bytes put into the pipe; final when done is closed
+	written int64    // bytes; final when done is closed
 	rest    *os.File // the pipe's other end, opened when w was closed
 }
 
-// newFeed also returns the command's end.
-func newFeed() (*os.File, *feed, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	return r, &feed{
+func newFeed(w *os.File) *feed {
+	return &feed{
 		w: w, pieces: make(chan int, chunkCredits+1),
 		quit: make(chan struct{}), done: make(chan struct{}),
-	}, nil
+	}
 }
 
 func (f *feed) run(i *initProcess) {
@@ -71,7 +67,7 @@ func (f *feed) piece(i *initProcess, n int, buf []byte) bool {
 	return i.link.send(message{Chunk: n}) == nil
 }
 
-// end shows the command the end of its input. A reader of our own, which nobody
+// end shows the command the end of a pipe. A reader of our own, which nobody
 // reads from, keeps what the command leaves in the pipe to be counted.
 func (f *feed) end() error {
 	err := sys.Control(f.w, func(fd int) (err error) {
@@ -81,7 +77,7 @@ func (f *feed) end() error {
 	return errors.Join(err, f.w.Close())
 }
 
-// taken returns how many bytes of the input were read, once there is no reader.
+// taken returns how many bytes of a pipe were read, once there is no reader.
 func (f *feed) taken() int64 {
 	close(f.quit)
 	<-f.done

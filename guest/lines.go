@@ -102,24 +102,28 @@ func (r *running) wire(s *spec) error {
 			return err
 		}
 	}
-	switch s.Streams[stdin] {
-	case asPipe:
-		r.chunks = &chunks{
-			dir: filepath.Join(r.m.RunDir, shareName), link: r.link,
-			credits: make(chan struct{}, chunkCredits), quit: r.over,
-		}
-		for range chunkCredits {
-			r.chunks.credits <- struct{}{}
-		}
-		r.feed, err = newFeeder(files[stdin], r.chunks.pass, func() { _ = r.link.send(message{EOF: true}) })
-		if err != nil {
+	if how := s.Streams[stdin]; how != asNull {
+		if err := r.input(files[stdin], how); err != nil {
 			return err
 		}
 	}
 	if tty == nil {
 		return nil
 	}
-	return r.wireTerminal(s, tty, files[stdin])
+	return r.wireTerminal(s, tty)
+}
+
+// input brings the host's stdin into the guest by files, also what is typed: the
+// kernel's serial driver can stop for good when its input comes faster than it
+// is read.
+func (r *running) input(from *os.File, how string) (err error) {
+	r.chunks = newChunks(filepath.Join(r.m.RunDir, shareName), r.link, r.over)
+	eof := func() { _ = r.link.send(message{EOF: true}) }
+	if how == asTerminal {
+		eof = func() {} // it was hung up, and that is a signal
+	}
+	r.feed, err = newFeeder(from, r.chunks.pass, eof)
+	return err
 }
 
 func (r *running) output(line int, name stream, to *os.File) error {
@@ -145,17 +149,16 @@ func (r *running) output(line int, name stream, to *os.File) error {
 	return nil
 }
 
-func (r *running) wireTerminal(s *spec, tty, in *os.File) (err error) {
-	input := s.Streams[stdin] == asTerminal
-	if r.term, err = newTerminal(tty, input); err != nil {
+func (r *running) wireTerminal(s *spec, tty *os.File) (err error) {
+	if r.term, err = newTerminal(tty, s.Streams[stdin] == asTerminal); err != nil {
 		return err
 	}
 	s.Termios, s.Winsize = r.term.guestTermios(), r.term.size()
-
 	shown, out, err := r.w.pipe(false)
 	if err != nil {
 		return err
 	}
+	r.w.line(lineTerminal, "null", channel(out))
 	own, err := sys.Dup(tty)
 	if err != nil {
 		return err
@@ -164,18 +167,5 @@ func (r *running) wireTerminal(s *spec, tty, in *os.File) (err error) {
 	r.pumps[asTerminal] = newPump(shown, own, func(err error) {
 		r.fault(fmt.Errorf("write the terminal: %w", err))
 	})
-	from := "null"
-	if input {
-		typed, fd, err := r.w.pipe(true)
-		if err != nil {
-			return err
-		}
-		from = channel(fd)
-		pass := func(b []byte) error { _, err := typed.Write(b); return err }
-		if r.feed, err = newFeeder(in, pass, func() {}); err != nil {
-			return err
-		}
-	}
-	r.w.line(lineTerminal, from, channel(out))
 	return nil
 }

@@ -304,7 +304,7 @@ func (r *running) startInput() {
 		return
 	}
 	ready := func() bool { return true }
-	if r.term != nil && r.chunks == nil {
+	if r.term != nil && r.term.input {
 		ready = func() bool { return r.term.foreground() && r.term.enter() == nil }
 	}
 	go r.feed.run(ready)

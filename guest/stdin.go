@@ -132,6 +132,14 @@ type chunks struct {
 	n       int
 }
 
+func newChunks(dir string, l *link, quit <-chan struct{}) *chunks {
+	c := &chunks{dir: dir, link: l, quit: quit, credits: make(chan struct{}, chunkCredits)}
+	for range chunkCredits {
+		c.credits <- struct{}{}
+	}
+	return c
+}
+
 var errMachineOver = errors.New("the machine has ended")
 
 func (c *chunks) pass(b []byte) error {

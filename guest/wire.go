@@ -16,7 +16,7 @@ import (
 // The guest's serial lines, by number: what carries what.
 const (
 	lineControl  = 0 // messages, a line of JSON each, both ways
-	lineTerminal = 1 // the pseudo-terminal, both ways
+	lineTerminal = 1 // what the pseudo-terminal shows, to the host
 	lineStdout   = 2 // to the host
 	lineStderr   = 3 // to the host
 )
