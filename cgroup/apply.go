@@ -60,7 +60,8 @@ func (n *Node) put(file string, v, want int64) error {
 }
 
 func (n *Node) exchange(file string, value, want []byte) error {
-	var buf [64]byte
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
 	k, err := sys.ExchangeFileAt(n.fd, file, value, buf[:])
 	if err != nil {
 		return &FileError{Op: "write", Path: n.path + "/" + file, Value: string(value), Err: err, Fix: fixFor(file, err)}

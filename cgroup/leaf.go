@@ -46,7 +46,7 @@ func (t *Tree) newLeaf(name string, l Limits) (leaf *Leaf, err error) {
 	if err := sys.MkdirAt(m.fd, name); err != nil {
 		return nil, &FileError{Op: "create", Path: m.path + "/" + name, Err: err, Fix: fixFor(name, err)}
 	}
-	leaf = &Leaf{tree: t}
+	leaf = &Leaf{Node: Node{has: t.machine.has}, tree: t}
 	defer func() {
 		if err != nil {
 			leaf.close()

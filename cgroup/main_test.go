@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sandrun/sandrun/guest"
 	"github.com/sandrun/sandrun/internal/kerneltest"
 )
 
@@ -25,6 +26,9 @@ const helperEnv = "SANDRUN_CGROUP_TEST_HELPER"
 func TestMain(m *testing.M) {
 	if name := os.Getenv(helperEnv); name != "" {
 		helper(name)
+	}
+	if os.Getpid() != 1 && !guest.Inside() && os.Getenv(watchedEnv) == "" {
+		os.Exit(watchHost())
 	}
 	kerneltest.Main(m)
 }

@@ -18,6 +18,7 @@ type Node struct {
 	name   string
 	path   string
 	limits Limits
+	has    features
 
 	// mu lets readers in together and keeps close from taking the descriptors
 	// (and the kernel from handing out their numbers again) under a reader.
@@ -78,7 +79,8 @@ func (n *Node) Populated() (bool, error) {
 	if n.events < 0 {
 		return false, nil
 	}
-	var buf [128]byte
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
 	k, err := sys.Pread(n.events, buf[:], 0)
 	if err != nil {
 		return false, n.fail("read", "cgroup.events", "", err)
@@ -105,12 +107,13 @@ func (n *Node) Events() (Events, error) {
 	if e.Memory, err = n.memoryEvents("memory.events"); err != nil {
 		return e, err
 	}
-	e.MemoryLocal, err = n.memoryEvents("memory.events.local")
-	if errors.Is(err, fs.ErrNotExist) {
-		e.MemoryLocal, err = MemoryEvents{Absent, Absent, Absent, Absent, Absent, Absent}, nil
-	}
-	if err != nil {
-		return e, err
+	switch {
+	case !n.has.memoryLocal:
+		e.MemoryLocal = MemoryEvents{Absent, Absent, Absent, Absent, Absent, Absent}
+	case e.Memory != MemoryEvents{}:
+		if e.MemoryLocal, err = n.memoryEvents("memory.events.local"); err != nil {
+			return e, err
+		}
 	}
 	err = n.keyed("memory.swap.events", func(key []byte, v int64) {
 		switch string(key) {
@@ -131,11 +134,33 @@ func (n *Node) Events() (Events, error) {
 	if e.Pids, err = n.pidsEvents("pids.events"); err != nil {
 		return e, err
 	}
-	e.PidsLocal, err = n.pidsEvents("pids.events.local")
-	if errors.Is(err, fs.ErrNotExist) {
-		e.PidsLocal, err = PidsEvents{Max: Absent}, nil
+	switch {
+	case !n.has.pidsLocal:
+		e.PidsLocal = PidsEvents{Max: Absent}
+	case e.Pids != PidsEvents{}:
+		e.PidsLocal, err = n.pidsEvents("pids.events.local")
 	}
 	return e, err
+}
+
+// features are the event files that this kernel has. They are looked for once,
+// not in every leaf: what a local file counts, its hierarchical twin counts too,
+// so that a leaf without events needs no more than the latter.
+type features struct{ memoryLocal, pidsLocal bool }
+
+// look finds out which event files there are.
+func (n *Node) look() (f features, err error) {
+	for file, has := range map[string]*bool{"memory.events.local": &f.memoryLocal, "pids.events.local": &f.pidsLocal} {
+		fd, err := sys.OpenAt(n.fd, file)
+		switch {
+		case err == nil:
+			*has = true
+			_ = sys.CloseFD(fd)
+		case !errors.Is(err, fs.ErrNotExist):
+			return f, n.fail("open", file, "", err)
+		}
+	}
+	return f, nil
 }
 
 func (n *Node) memoryEvents(file string) (MemoryEvents, error) {
@@ -267,7 +292,8 @@ func (n *Node) optional(file string) (int64, error) {
 }
 
 func (n *Node) value(file string) (int64, error) {
-	var buf [32]byte
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
 	k, err := sys.ReadFileAt(n.fd, file, buf[:])
 	if err != nil {
 		return 0, n.fail("read", file, "", err)
@@ -283,8 +309,15 @@ func (n *Node) value(file string) (int64, error) {
 // longest, had 1.7 kB in Linux 7.2.
 const maxStat = 8 << 10
 
+// A buffer holds one file. They are used again: a fresh one costs two page
+// faults, and under User Mode Linux a fault costs more than three system calls.
+type buffer [maxStat]byte
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
 func (n *Node) keyed(file string, set func(key []byte, v int64)) error {
-	var buf [maxStat]byte
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
 	k, err := sys.ReadFileAt(n.fd, file, buf[:])
 	if err != nil {
 		return n.fail("read", file, "", err)

@@ -108,6 +108,9 @@ func (t *Tree) build(machine Limits) (err error) {
 	if err := t.machine.apply(machine); err != nil {
 		return err
 	}
+	if t.machine.has, err = t.machine.look(); err != nil {
+		return err
+	}
 	if err := enableControllers(t.machine.fd, t.machine.path, machine.CPUs > 0); err != nil {
 		return err
 	}
