@@ -29,7 +29,7 @@ func execCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "exec",
 		Usage:     "run a command, each of its test workers in a leaf of its own",
-		ArgsUsage: "[flags] -- CMD [ARG...]",
+		ArgsUsage: "-- CMD [ARG...]",
 		Description: `   sandrun exec -- go test ./...                       this machine, with headroom
    sandrun exec --profile t3.small -- go test ./...    as on a t3.small
    sandrun exec -n 4 --worker-memory 2GiB -- make test

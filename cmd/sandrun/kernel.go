@@ -25,6 +25,7 @@ func kernelCommand() *cli.Command {
 		Description: "Where the machine's own cgroups cannot be used, a run goes into a guest kernel: User Mode\n" +
 			"Linux, an ordinary process. " + guest.KernelEnv + " names one of your own, with its modules beside it.",
 		Commands: []*cli.Command{kernelInstallCommand(), kernelStatusCommand(), kernelRemoveCommand()},
+		Action:   needsSubcommand,
 	}
 }
 

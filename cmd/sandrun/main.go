@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/urfave/cli/v3"
 
 	"github.com/sandrun/sandrun/guest"
@@ -69,27 +72,76 @@ an embedded kernel.`,
 		},
 		HideHelpCommand: true,
 		OnUsageError:    usageError,
-		CommandNotFound: nil,
 		ExitErrHandler:  func(context.Context, *cli.Command, error) {}, // run decides
-		Action: func(_ context.Context, c *cli.Command) error {
-			if name := c.Args().First(); name != "" {
-				return unknownCommand(c, name)
-			}
-			return cli.ShowRootCommandHelp(c)
-		},
+		Action:          needsSubcommand,
 	}
 }
 
-// usageError adds the way to the help of the command that was misused.
+// needsSubcommand is the action of a command that does nothing without a subcommand.
+func needsSubcommand(_ context.Context, c *cli.Command) error {
+	if name := c.Args().First(); name != "" {
+		return unknownCommand(c, name)
+	}
+	if c.Root() == c {
+		return cli.ShowRootCommandHelp(c)
+	}
+	return cli.ShowSubcommandHelp(c)
+}
+
+// usageError adds what was probably meant, and the way to the help of the command
+// that was misused.
 func usageError(_ context.Context, c *cli.Command, err error, _ bool) error {
-	return fmt.Errorf("%w (see '%s --help')", err, c.FullName())
+	hint := ""
+	if flag, near := unknownFlag(c, os.Args); near != "" {
+		hint = fmt.Sprintf("; did you mean %s instead of %s?", near, flag)
+	}
+	return fmt.Errorf("%w%s (see '%s --help')", err, hint, c.FullName())
+}
+
+// unknownFlag finds the first flag among args that c does not have, and the nearest
+// that it has, "" when none is near.
+func unknownFlag(c *cli.Command, args []string) (flag, near string) {
+	var known []string
+	for _, f := range c.Flags {
+		known = append(known, f.Names()...)
+	}
+	for _, arg := range args {
+		if arg == "--" {
+			break
+		}
+		name, isFlag := strings.CutPrefix(arg, "--")
+		name, _, _ = strings.Cut(name, "=")
+		if isFlag && !slices.Contains(known, name) {
+			if near := nearest(name, known); near != "" {
+				return "--" + name, "--" + near
+			}
+		}
+	}
+	return "", ""
 }
 
 func unknownCommand(c *cli.Command, name string) error {
-	if near := cli.SuggestCommand(c.Commands, name); near != "" {
-		return fmt.Errorf("unknown command %q, did you mean %q? (see 'sandrun --help')", name, near)
+	var known []string
+	for _, sub := range c.Commands {
+		known = append(known, sub.Name)
 	}
-	return fmt.Errorf("unknown command %q (see 'sandrun --help')", name)
+	hint := ""
+	if near := nearest(name, known); near != "" {
+		hint = fmt.Sprintf(", did you mean %q?", near)
+	}
+	return fmt.Errorf("unknown command %q%s (see '%s --help')", name, hint, c.FullName())
+}
+
+// nearest is the known word that is at most two letters, or a third of its letters,
+// away from word.
+func nearest(word string, known []string) (near string) {
+	best := max(2, len(word)/3) + 1
+	for _, k := range known {
+		if d := levenshtein.Distance(word, k, nil); d < best {
+			near, best = k, d
+		}
+	}
+	return near
 }
 
 func versionCommand() *cli.Command {

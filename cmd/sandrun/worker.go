@@ -16,7 +16,7 @@ func workerCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "worker",
 		Usage:     "become a worker of the surrounding run: wait for admission, enter a leaf, execute CMD",
-		ArgsUsage: "[--label L] -- CMD [ARG...]",
+		ArgsUsage: "-- CMD [ARG...]",
 		Description: `Under 'sandrun exec', any tool can start its workers through this:
 
    sandrun exec --profile t3.large -- xargs -P4 -n1 sandrun worker -- ./check < list
