@@ -30,7 +30,7 @@ const goldenFile = `profiles:
 `
 
 func TestGolden(t *testing.T) {
-	s, err := parseSet("/work/app/sandrun.yaml", []byte(goldenFile))
+	s, err := parseSet("/srv/app/sandrun.yaml", []byte(goldenFile))
 	if err != nil {
 		t.Fatal(err)
 	}
