@@ -99,9 +99,9 @@ func checkEvidence(t *testing.T, w report.Worker) {
 		if u.MemoryPeak < 120*mib {
 			t.Errorf("peak %d MiB, want about the cap", u.MemoryPeak/mib)
 		}
-		split := u.Split.Anon + u.Split.Shmem + u.Split.File + u.Split.Kernel
-		if split < 90*mib {
-			t.Errorf("split %+v explains %d MiB of the cap", u.Split, split/mib)
+		// The kernel's own figures, when it gave them, are those of the kill.
+		if sum := u.Split.Anon + u.Split.Shmem + u.Split.File + u.Split.Kernel; u.Split.Source == "kernel log" && sum < 110*mib {
+			t.Errorf("split %+v explains %d MiB of the cap", u.Split, sum/mib)
 		}
 	case report.Pids:
 		if w.Evidence.Limit != "pids.max" || w.Evidence.Value != 64 || w.Evidence.Refused == 0 {
@@ -117,21 +117,24 @@ func checkEvidence(t *testing.T, w report.Worker) {
 	}
 }
 
-// The kind of memory is told apart.
+// The kind of memory is told apart, by the kernel's own figures.
 func TestSplit(t *testing.T) {
+	// The kernel reports at most ten kills in five seconds (mm/oom_kill.c, oom_rs).
+	time.Sleep(6 * time.Second)
 	r := e2e.Script(t, small, `
 		w anon   anon  200M
 		w shmem  memfd 200M
 		w kernel pipes 200M`)
 	r.Want(t, "anon", "memory", "shmem", "memory", "kernel", "memory")
-	if s := r.Worker(t, "anon").Usage.Split; s.Anon < 100*mib {
-		t.Errorf("anon: %+v", s)
-	}
-	if s := r.Worker(t, "shmem").Usage.Split; s.Shmem < 100*mib {
-		t.Errorf("memfd: %+v", s)
-	}
-	if s := r.Worker(t, "kernel").Usage.Split; s.Kernel+s.Anon+s.Shmem+s.File < 100*mib {
-		t.Errorf("pipes: %+v", s)
+	for label, part := range map[string]func(report.Split) int64{
+		"anon":   func(s report.Split) int64 { return s.Anon },
+		"shmem":  func(s report.Split) int64 { return s.Shmem },
+		"kernel": func(s report.Split) int64 { return s.Kernel },
+	} {
+		s := r.Worker(t, label).Usage.Split
+		if s.Source != "kernel log" || part(s) < 100*mib {
+			t.Errorf("%s: %+v, want more than 100 MiB of that kind", label, s)
+		}
 	}
 }
 
