@@ -98,7 +98,11 @@ const shareMount = "/run/sandrun/share"
 // openShare opens the share and takes it out of the tree again: the command is
 // not to see it, and over an overlay it would be a way back to the host's files.
 func (i *initProcess) openShare(host string) (err error) {
-	if err := os.MkdirAll(shareMount, 0o700); err != nil {
+	// The directory above holds the sockets of runs too, for users who pass through it.
+	if err := os.MkdirAll(filepath.Dir(shareMount), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(shareMount, 0o700); err != nil {
 		return err
 	}
 	// It is mounted by itself because the guest's own mounts may hide it.

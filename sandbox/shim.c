@@ -160,8 +160,9 @@ static int shim(const char *socket_path, const char *kind, const char *label, ch
 {
 	int fd = dial(socket_path);
 	if (fd < 0)
-		return fail(EXIT_SANDRUN, "connect to SANDRUN_SOCK=%s: %s (the run that set it has ended; unset it, or start again under 'sandrun exec')",
-			    socket_path, strerror(errno));
+		return fail(EXIT_SANDRUN, "connect to SANDRUN_SOCK=%s: %s (%s)", socket_path, strerror(errno),
+			    errno == EACCES || errno == EPERM ? "only the user who started the run, and root, may add workers to it"
+							      : "the run that set it has ended; unset it, or start again under 'sandrun exec'");
 	if (request(fd, kind, label, argv) < 0)
 		return fail(EXIT_SANDRUN, "ask %s for a worker: %s", socket_path, strerror(errno));
 
