@@ -20,6 +20,18 @@ import (
 // task in an uninterruptible sleep (state D) dies only when its I/O ends.
 const RemoveWait = 10 * time.Second
 
+// lastChance is what a removal gets whose context is done before it begins: an
+// interrupted run must still clear up, and killed processes need some milliseconds.
+const lastChance = time.Second
+
+// removal bounds a removal.
+func removal(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() != nil {
+		return context.WithTimeout(context.WithoutCancel(ctx), lastChance)
+	}
+	return context.WithTimeout(ctx, RemoveWait)
+}
+
 // slice is how long a wait sleeps before it looks at its context again.
 const slice = 50 * time.Millisecond
 

@@ -79,11 +79,11 @@ func (l *Leaf) Add(pid int) error {
 }
 
 // Remove kills what is left in the leaf, waits until it is empty and removes it,
-// with the cgroups that the worker made below it. It waits until the context
-// ends, at most RemoveWait; its error names the processes that stay, with their
-// states. A second call does nothing.
+// with the cgroups that the worker made below it. It waits until ctx is
+// done, at most RemoveWait (a second, when it is done before); its error names
+// the processes that stay, with their states. A second call does nothing.
 func (l *Leaf) Remove(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, RemoveWait)
+	ctx, cancel := removal(ctx)
 	defer cancel()
 	if l.FD() < 0 {
 		return nil

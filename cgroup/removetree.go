@@ -14,7 +14,8 @@ import (
 // RemoveTree kills and removes the tree of a run that is dead: dir is what
 // Tree.Path gave. It refuses a directory that is not named as a tree is, one
 // that is not on a cgroup2 file system, and one that the caller lives in. A tree
-// that is not there is no error. It waits until ctx ends, at most RemoveWait.
+// that is not there is no error. It waits until ctx is done, at most RemoveWait (a
+// second, when it is done before).
 func RemoveTree(ctx context.Context, dir string) error {
 	dir = path.Clean(dir)
 	name := path.Base(dir)
@@ -45,7 +46,7 @@ func RemoveTree(ctx context.Context, dir string) error {
 	if inside, err := callerIn(dir); err != nil || inside {
 		return &FileError{Op: "remove", Path: dir, Err: errors.Join(errors.New("this process lives in it"), err), Fix: "call it from outside the run"}
 	}
-	ctx, cancel := context.WithTimeout(ctx, RemoveWait)
+	ctx, cancel := removal(ctx)
 	defer cancel()
 	if err := removeDir(ctx, parent, dir); err != nil {
 		return err

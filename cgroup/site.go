@@ -57,7 +57,7 @@ func (s *site) enter(ctx context.Context, run string, cpu bool) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RemoveWait)
+			ctx, cancel := removal(context.WithoutCancel(ctx))
 			defer cancel()
 			err = errors.Join(err, s.leaveLocked(ctx, dir, run))
 		}

@@ -77,7 +77,7 @@ func Open(ctx context.Context, o Options) (_ *Tree, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, t.Close(context.WithoutCancel(ctx)))
+			err = errors.Join(err, t.Close(ctx))
 		}
 	}()
 	if err := s.roomFor(o.Machine); err != nil {
@@ -150,7 +150,8 @@ func (t *Tree) Member(kernelPath string) (name string, ok bool) {
 
 // Close kills all processes of the tree but the caller's, waits until they are
 // gone, moves the caller back to where it came from and removes the tree. The
-// error names what stays and why. It waits until ctx ends, at most RemoveWait.
+// error names what stays and why. It waits until ctx is done,
+// at most RemoveWait (a second, when it is done before).
 func (t *Tree) Close(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -158,7 +159,7 @@ func (t *Tree) Close(ctx context.Context) error {
 		return nil
 	}
 	t.closed = true
-	ctx, cancel := context.WithTimeout(ctx, RemoveWait)
+	ctx, cancel := removal(ctx)
 	defer cancel()
 	for l := range t.leaves {
 		l.close()

@@ -106,6 +106,7 @@ func TestReadBackMismatch(t *testing.T) {
 
 func TestOwnCapKills(t *testing.T) {
 	defer printLog(t)
+	awaitFullReports()
 	log, err := OpenOOMLog()
 	if err != nil {
 		t.Fatal(err)
@@ -306,6 +307,22 @@ func TestRemoveIsBounded(t *testing.T) {
 	}
 }
 
+// An interrupted run clears up with a context that is done.
+func TestRemoveAfterAnInterrupt(t *testing.T) {
+	tree := openTree(t, testMachine)
+	l := newLeaf(t, tree, "worker-0001", Limits{Memory: 64 << 20, Pids: 100})
+	start(t, into(l), "forks", "3").line()
+	start(t, into(tree.Main()), "sleep").line()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Remove(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := tree.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKillWithoutCgroupKill(t *testing.T) {
 	tree := openTree(t, testMachine)
 	l := newLeaf(t, tree, "worker-0001", Limits{Memory: 128 << 20, Pids: 60})
@@ -420,5 +437,38 @@ func TestMember(t *testing.T) {
 		if name != want {
 			t.Errorf("Member(%q) = %q, want %q", path, name, want)
 		}
+	}
+}
+
+// The kernel suppresses reports when there are many; each kill is still seen.
+func TestManyKills(t *testing.T) {
+	defer printLog(t)
+	defer func() { crowded = time.Now() }()
+	log, err := OpenOOMLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = log.Close() }()
+	tree := openTree(t, testMachine)
+	pids := make(map[int]bool)
+	var reports []OOMReport // the kernel's log buffer may hold no more than three
+	for i := range 14 {
+		l := newLeaf(t, tree, fmt.Sprintf("worker-%d", i), Limits{Memory: 8 << 20, Pids: 20})
+		p := start(t, into(l), "hog", "32")
+		if sig := p.wait(); sig != syscall.SIGKILL {
+			t.Fatalf("hog %d ended with %v", i, sig)
+		}
+		pids[p.cmd.Process.Pid] = true
+		reports = append(reports, log.Reports()...)
+	}
+	for _, r := range reports {
+		if len(r.Killed) != 1 || !pids[r.Killed[0].Pid] || r.Killed[0].AnonRSS <= 0 {
+			t.Errorf("report: %+v", r)
+			continue
+		}
+		delete(pids, r.Killed[0].Pid)
+	}
+	if len(pids) > 0 {
+		t.Errorf("not seen: %v", pids)
 	}
 }
