@@ -117,7 +117,7 @@ func TestFormatSize(t *testing.T) {
 // more than its whole, and what FormatExact writes is read back.
 func FuzzParseSize(f *testing.F) {
 	for _, s := range []string{"", "0", "512M", "1.5GiB", "50%", "-1", "8388608T", "18446744073709551615", "1e9", "3GB", "max", "0.0000001T", "100.0000000001%"} {
-		f.Add(s, int64(GiB))
+		f.Add(s, GiB)
 	}
 	f.Fuzz(func(t *testing.T, s string, of int64) {
 		n, err := ParseSize(s, of)

@@ -219,8 +219,10 @@ func shallow(file string, tokens token.Tokens) error {
 			depth--
 		}
 		if depth > maxDepth || t.Position.Column > maxColumn {
-			return &FileError{File: file, Line: t.Position.Line, Column: t.Position.Column,
-				Err: errors.New("it is nested too deep, or the line is too long, for a file of profiles")}
+			return &FileError{
+				File: file, Line: t.Position.Line, Column: t.Position.Column,
+				Err: errors.New("it is nested too deep, or the line is too long, for a file of profiles"),
+			}
 		}
 	}
 	return nil
