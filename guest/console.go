@@ -2,7 +2,6 @@ package guest
 
 import (
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -42,14 +41,15 @@ func (c *console) String() string {
 	return strings.ReplaceAll(string(c.tail), "\r\n", "\n")
 }
 
-// traceLine is a line of a kernel's call trace: "[<6003e052>] dump_stack+0x1a/0x1c".
-var traceLine = regexp.MustCompile(`^\s*\[<[0-9a-f]+>\]`)
+// traceLine reports whether a line is of a kernel's call trace, such as
+// " [<6003e052>] dump_stack+0x1a/0x1c".
+func traceLine(line string) bool { return strings.HasPrefix(strings.TrimLeft(line, " "), "[<") }
 
 // lastLines returns the last n lines of a console, each indented, without the
 // call traces, which hide what they follow.
 func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
-	lines = slices.DeleteFunc(lines, traceLine.MatchString)
+	lines = slices.DeleteFunc(lines, traceLine)
 	if len(lines) > n {
 		lines = lines[len(lines)-n:]
 	}

@@ -17,7 +17,6 @@ const pipeSize = 1 << 20
 // wiring are the files between the host and the kernel process.
 type wiring struct {
 	closers []io.Closer
-	ours    map[string]*os.File
 	theirs  []*os.File // the child's descriptors from 3
 	args    []string   // the kernel's arguments for its lines
 }

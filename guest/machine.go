@@ -1,3 +1,6 @@
+// Package guest is the embedded kernel: it fetches and keeps a User Mode Linux
+// kernel, boots it over the host's own file system as an ordinary process, and
+// runs one command in it with that command's own streams, status and signals.
 package guest
 
 import (

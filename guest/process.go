@@ -144,10 +144,18 @@ func (m *Machine) hostFacts(cpu int) Facts {
 		HostKernel: sys.KernelRelease(),
 		Memory:     m.Memory, Swap: m.Swap, Overlay: m.Overlay, Network: string(m.Network),
 		UID: os.Geteuid(), GID: os.Getegid(), CPU: cpu,
+		MaxMapCount: maxMapCount(),
 	}
 	f.Groups, _ = os.Getgroups() // none is no fault
-	if b, err := os.ReadFile("/proc/sys/vm/max_map_count"); err == nil {
-		f.MaxMapCount, _ = strconv.Atoi(strings.TrimSpace(string(b)))
-	}
 	return f
+}
+
+// maxMapCount returns vm.max_map_count, 0 when it is not known.
+func maxMapCount() int {
+	b, err := os.ReadFile("/proc/sys/vm/max_map_count")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return n
 }

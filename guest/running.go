@@ -261,10 +261,10 @@ func (r *running) supervise(ctx context.Context) {
 			off(fmt.Errorf("%w within %v", ErrBoot, orDefault(r.m.BootTimeout, defaultBootTimeout)))
 		case <-life:
 			life = nil
-			off(fmt.Errorf("%w of %v", ErrTimeout, r.m.Timeout))
+			off(r.stuck(fmt.Errorf("%w of %v", ErrTimeout, r.m.Timeout)))
 		case <-canceled:
 			canceled = nil
-			off(context.Cause(ctx))
+			off(r.stuck(context.Cause(ctx)))
 		case <-drained:
 			drained = nil
 			_ = r.link.send(message{Ack: true})
@@ -283,6 +283,14 @@ func (r *running) supervise(ctx context.Context) {
 	}
 	close(r.kernel.reap)
 	r.finish(end, cause, <-r.kernel.how)
+}
+
+// stuck adds to the reason for an end why the guest may have got no further.
+func (r *running) stuck(why error) error {
+	if note := crowded(r.kernel.Process.Pid, maxMapCount()); note != "" {
+		return fmt.Errorf("%w: %s", why, note)
+	}
+	return why
 }
 
 func orDefault(d, def time.Duration) time.Duration {
