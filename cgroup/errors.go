@@ -60,15 +60,11 @@ func (e *NameError) Error() string {
 type DelegationError struct{ Refused []Refusal }
 
 func (e *DelegationError) Error() string {
-	var b strings.Builder
-	b.WriteString(ErrNoDelegation.Error())
+	reasons := make([]string, len(e.Refused))
 	for i, r := range e.Refused {
-		b.WriteString([]string{"; ", ": "}[min(1, max(0, 1-i))])
-		b.WriteString(r.Via)
-		b.WriteString(": ")
-		b.WriteString(r.Err.Error())
+		reasons[i] = r.Via + ": " + r.Err.Error()
 	}
-	return b.String()
+	return ErrNoDelegation.Error() + ": " + strings.Join(reasons, "; ")
 }
 
 // Is matches ErrNoDelegation.

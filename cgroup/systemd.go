@@ -172,15 +172,15 @@ func dialSystemd(ctx context.Context, via string) (address string, conn *systemd
 		}
 		fix = fmt.Sprintf("start the user's systemd: loginctl enable-linger %d; it needs dbus-user-session and libpam-systemd", os.Geteuid())
 	}
-	var errs []error
+	err = errors.New("no D-Bus to systemd")
 	for _, a := range addresses {
-		conn, err := systemd.NewConnection(func() (*dbus.Conn, error) { return dialBus(ctx, a) })
-		if err == nil {
+		conn, failed := systemd.NewConnection(func() (*dbus.Conn, error) { return dialBus(ctx, a) })
+		if failed == nil {
 			return a, conn, nil
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", a, err))
+		err = fmt.Errorf("%w; %s: %w", err, a, failed)
 	}
-	return "", nil, fmt.Errorf("no D-Bus to systemd: %w (%s)", errors.Join(errs...), fix)
+	return "", nil, fmt.Errorf("%w (%s)", err, fix)
 }
 
 func dialBus(ctx context.Context, address string) (*dbus.Conn, error) {
