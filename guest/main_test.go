@@ -203,7 +203,7 @@ func runHostProgram(spec string) int {
 	}
 	m := &p.Machine
 	m.Stdin, m.Stdout, m.Stderr = os.Stdin, os.Stdout, os.Stderr
-	m.Forward = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
+	m.Forward = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP}
 	err := m.Start(context.Background())
 	if err == nil {
 		err = m.Wait()

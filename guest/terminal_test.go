@@ -130,6 +130,20 @@ func (s *screen) start(m *Machine, stdin, stdout, stderr *os.File) *exec.Cmd {
 	return cmd
 }
 
+// startShell starts a shell on the terminal, in which $HOST runs a machine: only a
+// shell can have a stopped job.
+func (s *screen) startShell(m *Machine) *exec.Cmd {
+	s.t.Helper()
+	shell := exec.Command("/bin/sh", "-i", "-m")
+	shell.Env = append(hostProgramEnv(s.t, m), "PS1=$ ", "ENV=", "HOST="+m.Init)
+	shell.Stdin, shell.Stdout, shell.Stderr = s.terminal, s.terminal, s.terminal
+	shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := shell.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	return shell
+}
+
 // wait waits for a process and returns its exit status.
 func (s *screen) wait(cmd *exec.Cmd) int {
 	s.t.Helper()
@@ -201,14 +215,7 @@ func TestTerminalKeys(t *testing.T) {
 	t.Run("^Z", func(t *testing.T) {
 		s := newScreen(t)
 		m := shell(t, "echo ready; read line; echo got $line; exit 6")
-		// Only a shell can have a stopped job.
-		shell := exec.Command("/bin/sh", "-i", "-m")
-		shell.Env = append(hostProgramEnv(t, m), "PS1=$ ", "ENV=", "HOST="+m.Init)
-		shell.Stdin, shell.Stdout, shell.Stderr = s.terminal, s.terminal, s.terminal
-		shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-		if err := shell.Start(); err != nil {
-			t.Fatal(err)
-		}
+		shell := s.startShell(m)
 		s.expect("$ ")
 		s.typed("$HOST\n")
 		s.expect("ready")
@@ -248,6 +255,33 @@ func TestInterruptDuringBoot(t *testing.T) {
 	if s.modes() != before {
 		t.Error("the terminal was not given back as it was")
 	}
+}
+
+// Without a terminal inside, ^Z stops the whole machine with its host process.
+func TestStopWithoutATerminal(t *testing.T) {
+	s := newScreen(t)
+	out := tempFile(t)
+	shell := s.startShell(shell(t, "while :; do echo x; sleep 0.02; done"))
+	size := func() int { return len(content(t, out)) }
+	s.expect("$ ")
+	s.typed("$HOST < /dev/null > " + out.Name() + " 2>&1\n")
+	eventually(t, 10*time.Second, "the command writes", func() bool { return size() > 0 })
+	s.typed("\x1a")
+	s.expect("Stopped")
+	s.expect("$ ")
+	stopped := size()
+	time.Sleep(300 * time.Millisecond)
+	if size() != stopped {
+		t.Errorf("the command goes on writing: %d bytes, then %d", stopped, size())
+	}
+	s.typed("fg\n")
+	eventually(t, 5*time.Second, "the command goes on", func() bool { return size() > stopped })
+	s.typed("\x03")
+	s.expect("$ ")
+	s.typed("echo status $?\n")
+	s.expect("status 130")
+	s.typed("exit\n")
+	_ = shell.Wait()
 }
 
 // Job control of a shell inside works, too.
