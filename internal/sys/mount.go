@@ -9,13 +9,10 @@ import (
 
 // Flags of Mount, mount(2).
 const (
-	MountReadOnly  = unix.MS_RDONLY
-	MountNoSUID    = unix.MS_NOSUID
-	MountNoDev     = unix.MS_NODEV
-	MountNoExec    = unix.MS_NOEXEC
-	MountMove      = unix.MS_MOVE
-	MountPrivate   = unix.MS_PRIVATE
-	MountRecursive = unix.MS_REC
+	MountReadOnly = unix.MS_RDONLY
+	MountNoSUID   = unix.MS_NOSUID
+	MountNoDev    = unix.MS_NODEV
+	MountNoExec   = unix.MS_NOEXEC
 )
 
 // Mount mounts a file system; mount(2).

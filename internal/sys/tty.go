@@ -50,16 +50,6 @@ func SetWinsize(fd int, ws *Winsize) error { return unix.IoctlSetWinsize(fd, uni
 // ENOTTY if it is not the controlling terminal of this process.
 func TerminalGroup(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.TIOCGPGRP) }
 
-// SetTerminalGroup makes pgid the foreground process group of this process's
-// controlling terminal, TIOCSPGRP.
-func SetTerminalGroup(fd, pgid int) error {
-	return unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, pgid)
-}
-
-// SetControllingTerminal makes a terminal the controlling one of this session,
-// which this process must lead; TIOCSCTTY.
-func SetControllingTerminal(fd int) error { return unix.IoctlSetInt(fd, unix.TIOCSCTTY, 0) }
-
 // OpenSerial opens a serial line for reading and writing with every byte passed
 // unchanged. Reads and writes block.
 func OpenSerial(path string) (*os.File, error) {
