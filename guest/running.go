@@ -140,7 +140,12 @@ func (m *Machine) start() (_ *running, err error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = null, logW, logW
 	cmd.ExtraFiles = r.w.theirs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// Before the terminal is raw: a signal must not end this process while it is.
+	if len(m.Forward) > 0 { // none would mean all
+		signal.Notify(r.signals, m.Forward...)
+	}
 	if r.term != nil {
+		signal.Notify(r.signals, syscall.SIGWINCH, syscall.SIGCONT)
 		if err := r.term.enter(); err != nil {
 			return nil, fmt.Errorf("make the terminal raw: %w", err)
 		}
@@ -184,13 +189,6 @@ func (r *running) listen() {
 func (r *running) supervise(ctx context.Context) {
 	defer close(r.done)
 	defer r.restoreOnPanic()
-	signal.Notify(r.signals, r.m.Forward...)
-	if len(r.m.Forward) == 0 {
-		signal.Stop(r.signals) // no signals given means all of them
-	}
-	if r.term != nil {
-		signal.Notify(r.signals, syscall.SIGWINCH, syscall.SIGCONT)
-	}
 	boot := time.NewTimer(orDefault(r.m.BootTimeout, defaultBootTimeout))
 	defer boot.Stop()
 	netUp := make(chan error, 1)
@@ -344,7 +342,6 @@ func (r *running) drain(end *ending) chan struct{} {
 // finish collects what is left and says how it ended.
 func (r *running) finish(end *ending, cause, how error) {
 	close(r.over)
-	signal.Stop(r.signals)
 	if r.feed != nil {
 		r.feed.stop()
 		if end != nil {
@@ -410,6 +407,7 @@ func (r *running) release() {
 		r.term.leave()
 		_ = r.term.file.Close()
 	}
+	signal.Stop(r.signals)
 }
 
 // restoreOnPanic gives the terminal back before a panic ends the process.
