@@ -23,6 +23,7 @@ type facts struct {
 	failure error              // sandrun could not do its job for this worker
 	exec    error              // the program could not be executed
 	stopped error              // why the supervisor killed it; nil when it did not
+	asked   error              // why the run was asked to end before it did; nil when it was not
 	status  syscall.WaitStatus // of the worker's own process
 	known   bool               // status is known
 	limits  cgroup.Limits
@@ -75,11 +76,15 @@ func judge(f facts) (report.Verdict, report.Evidence) {
 		}
 		return report.Host, e
 
-	case f.stopped != nil && !passed:
+	case f.stopped != nil && f.bySIGKILL():
 		e.Why = f.stopped.Error()
 		if errors.Is(f.stopped, errWorkerTimeout) || errors.Is(f.stopped, errRunTimeout) {
 			return report.Timeout, e
 		}
+		return report.Canceled, e
+
+	case f.asked != nil && !passed:
+		e.Why = f.asked.Error()
 		return report.Canceled, e
 	}
 
@@ -103,4 +108,10 @@ func judge(f facts) (report.Verdict, report.Evidence) {
 		e.Why = f.exec.Error()
 	}
 	return report.Failed, e
+}
+
+// bySIGKILL reports whether the supervisor's kill can have ended the worker: its own
+// end may have come first, and be seen later.
+func (f facts) bySIGKILL() bool {
+	return !f.known || f.status.Signaled() && f.status.Signal() == syscall.SIGKILL
 }

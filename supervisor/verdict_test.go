@@ -141,7 +141,7 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			"interrupted",
-			facts{known: true, status: killedBy(syscall.SIGINT), stopped: errInterrupted},
+			facts{known: true, status: killedBy(syscall.SIGINT), asked: errInterrupted},
 			report.Canceled,
 			report.Evidence{Why: "the run was interrupted"},
 		},

@@ -261,14 +261,11 @@ func (s *Supervisor) gather(w *worker, f *facts) {
 	f.events = events
 	s.mu.Lock()
 	delete(s.running, w)
-	interrupted := s.interrupted
+	f.asked = s.interrupted
 	s.mu.Unlock()
 	w.mu.Lock()
 	f.stopped = w.stopped
 	w.mu.Unlock()
-	if f.stopped == nil {
-		f.stopped = interrupted
-	}
 	if events.Memory.OOMKill > 0 {
 		s.explain(w, f)
 	}
