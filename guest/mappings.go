@@ -26,6 +26,17 @@ func Explain(log string, f Facts) string {
 	return mappingsNote(f.MaxMapCount)
 }
 
+// ExplainFault says what may be behind a process that died of SIGSEGV or SIGBUS when
+// its cgroup had used so many bytes at most: as many pages as the host allows
+// mappings; "" when there were fewer. The kernel does not always log the refusal.
+func ExplainFault(used int64, f Facts) string {
+	if f.MaxMapCount <= 0 || used/int64(os.Getpagesize()) < int64(f.MaxMapCount)*95/100 {
+		return ""
+	}
+	return fmt.Sprintf("it had used %s, and the host allows a process %d memory mappings (vm.max_map_count), in a guest one for each page touched at random: that may be why it died; on the host: sysctl -w vm.max_map_count=%d",
+		mib(used), f.MaxMapCount, 16*f.MaxMapCount)
+}
+
 func mappingsNote(limit int) string {
 	return fmt.Sprintf("the host allows a process %d memory mappings (vm.max_map_count) and a process of the guest has used them up, one for each page it touched at random; on the host: sysctl -w vm.max_map_count=%d", limit, 16*limit)
 }

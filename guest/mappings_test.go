@@ -46,3 +46,16 @@ func TestCrowded(t *testing.T) {
 	defer func() { _ = stdin.Close(); _ = kernel.Wait() }()
 	eventually(t, 5*time.Second, "a child with a mapping is found", func() bool { return crowded(kernel.Process.Pid, 1) != "" })
 }
+
+func TestExplainFault(t *testing.T) {
+	f := Facts{MaxMapCount: 65530}
+	if got := ExplainFault(100<<20, f); got != "" {
+		t.Errorf("100 MiB are fewer pages than mappings, and yet: %s", got)
+	}
+	got := ExplainFault(260<<20, f)
+	for _, want := range []string{"260 MiB", "65530", "sysctl -w vm.max_map_count=1048480"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+}

@@ -235,7 +235,7 @@ func supervise(ctx context.Context, p plan, dir *supervisor.RunDir, tree *cgroup
 		nameTests(tests, record.Workers)
 	}
 	identify(record, p, dir.ID, tree)
-	record.Notes = append(append(p.machine.Notes, notes...), record.Notes...)
+	record.Notes = slices.Concat(p.machine.Notes, notes, record.Notes, faultNotes(record.Workers))
 	return record.Exit, errors.Join(err, tell(record, p.json))
 }
 

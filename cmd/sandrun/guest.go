@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/sandrun/sandrun/guest"
+	"github.com/sandrun/sandrun/internal/sys"
 	"github.com/sandrun/sandrun/profiles"
 	"github.com/sandrun/sandrun/report"
 	"github.com/sandrun/sandrun/supervisor"
@@ -141,7 +142,7 @@ func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
 		BootTimeout: c.Duration("guest-boot-timeout"),
 		RunDir:      dir.Path,
 		Forward: []os.Signal{
-			syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2,
+			syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP,
 		},
 		Warn: func(s string) { fmt.Fprintf(os.Stderr, "sandrun: %s\n", s) },
 	}
@@ -157,6 +158,28 @@ func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
 		return exitStatus(exit.Code)
 	}
 	return err
+}
+
+// faultNotes says of workers that died of a bad address what only the guest explains:
+// the host may have given its kernel no more memory mappings.
+func faultNotes(workers []report.Worker) (notes []string) {
+	facts, err := guest.ReadFacts()
+	if err != nil {
+		return nil // no guest
+	}
+	for _, w := range workers {
+		if w.Signal != "SIGSEGV" && w.Signal != "SIGBUS" {
+			continue
+		}
+		if why := guest.ExplainFault(w.Usage.MemoryPeak, facts); why != "" {
+			notes = append(notes, w.Label+" died of "+w.Signal+": "+why)
+		}
+	}
+	log, err := sys.KernelLog()
+	if note := guest.Explain(log, facts); err == nil && note != "" {
+		notes = append(notes, note)
+	}
+	return notes
 }
 
 // network chooses the guest's network; passt is used where it is installed.

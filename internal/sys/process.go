@@ -151,3 +151,13 @@ func Inode(fd int) (uint64, error) {
 	err := unix.Fstat(fd, &st)
 	return st.Ino, err
 }
+
+// KernelLog returns what the kernel's ring buffer holds, its newest part if that is
+// more than 256 KiB; syslog(2), SYSLOG_ACTION_READ_ALL. EPERM where the user may not
+// read it.
+func KernelLog() (string, error) {
+	const readAll = 3 // SYSLOG_ACTION_READ_ALL
+	buf := make([]byte, 256<<10)
+	n, err := unix.Klogctl(readAll, buf)
+	return string(buf[:max(n, 0)]), err
+}
