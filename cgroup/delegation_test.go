@@ -472,16 +472,26 @@ func TestMissingSwapLimit(t *testing.T) {
 	if got := readFile(dir + "/memory.max"); got != "max" {
 		t.Errorf("memory.max was written all the same: %s", got)
 	}
-	device := strings.Fields(strings.Split(readFile("/proc/swaps"), "\n")[1])[0]
-	if out, err := exec.Command("swapoff", device).CombinedOutput(); err != nil {
-		t.Fatalf("swapoff: %v: %s", err, out)
-	}
-	defer func() {
-		if out, err := exec.Command("swapon", device).CombinedOutput(); err != nil {
-			t.Errorf("swapon: %v: %s", err, out)
-		}
-	}()
+	swapOff(t)
 	if err := n.apply(Limits{Memory: 1 << 20, Pids: 100}); err != nil {
 		t.Errorf("without swap there is nothing to cap: %v", err)
 	}
+}
+
+// swapOff takes the guest's swap away for the rest of a test.
+func swapOff(t *testing.T) {
+	t.Helper()
+	lines := strings.Split(readFile("/proc/swaps"), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("these tests need one swap device in the guest: %q", lines)
+	}
+	device := strings.Fields(lines[1])[0]
+	if out, err := exec.Command("swapoff", device).CombinedOutput(); err != nil {
+		t.Fatalf("swapoff: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("swapon", device).CombinedOutput(); err != nil {
+			t.Errorf("swapon: %v: %s", err, out)
+		}
+	})
 }
