@@ -226,6 +226,13 @@ func (n *Node) Peaks() (Peaks, error) {
 	return p, err
 }
 
+// Memory reads memory.current, in bytes.
+func (n *Node) Memory() (int64, error) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.value("memory.current")
+}
+
 // Usage reads memory.current, memory.stat, memory.swap.current and pids.current.
 func (n *Node) Usage() (Usage, error) {
 	n.mu.RLock()

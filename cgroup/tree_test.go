@@ -372,6 +372,8 @@ func TestChurn(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				// A zombie counts as a task of its cgroup until it is reaped.
+				reap := func() error { return nil }
 				if i%10 == 0 {
 					c := helperCommand("sleep")
 					c.SysProcAttr = into(l)
@@ -379,7 +381,7 @@ func TestChurn(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					defer func() { _ = c.Wait() }()
+					reap = c.Wait
 				}
 				if _, err := l.Events(); err != nil {
 					t.Error(err)
@@ -390,6 +392,7 @@ func TestChurn(t *testing.T) {
 				if err := l.Remove(t.Context()); err != nil {
 					t.Error(err)
 				}
+				_ = reap()
 			}
 		})
 	}
