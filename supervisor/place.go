@@ -14,6 +14,7 @@ type Place interface {
 	Limits() cgroup.Limits
 	// Add moves a process in.
 	Add(pid int) error
+	Memory() (int64, error) // in use now, bytes
 	Usage() (cgroup.Usage, error)
 	Events() (cgroup.Events, error)
 	Peaks() (cgroup.Peaks, error)

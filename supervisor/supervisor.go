@@ -67,9 +67,9 @@ type Supervisor struct {
 	running     map[*worker]struct{}
 	finished    []report.Worker
 	reports     map[string]cgroup.OOMReport // the kernel log's last word on a leaf
-	machineOOMs int64                       // of the machine, at the last sample
-	machineBest cgroup.Usage                // largest sample of the machine
-	mainBest    cgroup.Usage                // and of the command's own leaf
+	machineOOMs int64                       // memory.events.local:oom of the machine, at the last sample
+	machineUse  samples                     // of the machine
+	mainUse     samples                     // of the command's own leaf
 	interrupted error
 }
 
@@ -197,8 +197,7 @@ func (s *Supervisor) makeSpares() {
 	}
 }
 
-// sampleEvery is how often the use of running leaves is read: the kernel keeps
-// peaks, but not how a peak was made up.
+// sampleEvery is how often the use of running leaves is read.
 const sampleEvery = 100 * time.Millisecond
 
 func (s *Supervisor) sample() {
@@ -224,20 +223,17 @@ func (s *Supervisor) sample() {
 }
 
 func (s *Supervisor) sampleMachine() {
-	events, eventsErr := s.Tree.Machine().Events()
-	machine, machineErr := s.Tree.Machine().Usage()
-	main, mainErr := s.Tree.Main().Usage()
+	ooms := int64(0)
+	if s.oomLog == nil { // it would say which cgroup was full
+		if events, err := s.Tree.Machine().Events(); err == nil {
+			ooms = events.MemoryLocal.OOM
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if eventsErr == nil {
-		s.machineOOMs = events.MemoryLocal.OOM
-	}
-	if machineErr == nil && machine.Memory > s.machineBest.Memory {
-		s.machineBest = machine
-	}
-	if mainErr == nil && main.Memory > s.mainBest.Memory {
-		s.mainBest = main
-	}
+	s.machineOOMs = max(s.machineOOMs, ooms)
+	s.machineUse.take(s.Tree.Machine())
+	s.mainUse.take(s.Tree.Main())
 }
 
 // cancel kills every worker whose process still runs, for the reason given.
@@ -272,8 +268,8 @@ func (s *Supervisor) account(run *report.Run) error {
 	machineEvents, err2 := machine.Events()
 	mainPeaks, err3 := main.Peaks()
 	mainEvents, err4 := main.Events()
-	run.Machine = usage(limits, machinePeaks, machineEvents, s.machineBest)
-	run.Main = usage(limits, mainPeaks, mainEvents, s.mainBest)
+	run.Machine = usage(limits, machinePeaks, machineEvents, s.machineUse.best)
+	run.Main = usage(limits, mainPeaks, mainEvents, s.mainUse.best)
 	killed := run.Main.Counters["memory.events:oom_kill"]
 	if killed > 0 {
 		run.Notes = append(run.Notes, fmt.Sprintf(

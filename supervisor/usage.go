@@ -5,6 +5,33 @@ import (
 	"github.com/sandrun/sandrun/report"
 )
 
+// samples are what a cgroup was seen to use. The kernel keeps peaks, but not how a
+// peak was made up.
+type samples struct {
+	best cgroup.Usage // the one with the most memory
+	last int64        // memory.current, bytes
+}
+
+// take reads the memory in use, and how it is made up when it is more than before by
+// a 64th: memory.stat costs more than all the rest.
+func (s *samples) take(of interface {
+	Memory() (int64, error)
+	Usage() (cgroup.Usage, error)
+},
+) {
+	now, err := of.Memory()
+	if err != nil {
+		return // the cgroup is going away
+	}
+	s.last = now
+	if now <= s.best.Memory+s.best.Memory/64 {
+		return
+	}
+	if u, err := of.Usage(); err == nil && u.Memory > s.best.Memory {
+		s.best = u
+	}
+}
+
 // usage is the record of what a cgroup used: its peaks, its counters, and the
 // largest sample, which may be zero.
 func usage(l cgroup.Limits, p cgroup.Peaks, e cgroup.Events, best cgroup.Usage) report.Usage {

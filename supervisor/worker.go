@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sandrun/sandrun/cgroup"
 	"github.com/sandrun/sandrun/internal/sys"
 	"github.com/sandrun/sandrun/report"
 	"github.com/sandrun/sandrun/sandbox"
@@ -26,8 +25,7 @@ type worker struct {
 	place  Place
 
 	mu      sync.Mutex
-	best    cgroup.Usage // the sample with the most memory
-	last    int64        // memory.current of the last sample, bytes
+	samples samples
 	ended   bool         // its own process has ended
 	stopped error        // why the supervisor killed it
 }
@@ -275,7 +273,7 @@ func (s *Supervisor) gather(w *worker, f *facts) {
 	if err != nil && f.failure == nil {
 		f.failure = err
 	}
-	w.record.Usage = usage(f.limits, peaks, events, w.best)
+	w.record.Usage = usage(f.limits, peaks, events, w.samples.best)
 	if f.log != nil && f.log.HasSplit && events.MemoryLocal.OOM > 0 {
 		w.record.Usage.Split = split(f.log.Split, "kernel log")
 	}
@@ -287,10 +285,12 @@ func (s *Supervisor) explain(w *worker, f *facts) {
 	before := f.machine.ooms
 	f.machine.limits = s.Tree.Machine().Limits()
 	f.machine.ooms = 0
-	if events, err := s.Tree.Machine().Events(); err == nil {
-		f.machine.ooms = events.MemoryLocal.OOM - before
-	}
+	events, err := s.Tree.Machine().Events()
 	s.mu.Lock()
+	if err == nil {
+		f.machine.ooms = events.MemoryLocal.OOM - before
+		s.machineOOMs = max(s.machineOOMs, events.MemoryLocal.OOM)
+	}
 	if s.oomLog != nil {
 		for _, r := range s.oomLog.Reports() {
 			if name, ok := s.Tree.Member(r.TaskMemcg); ok {
@@ -346,21 +346,14 @@ func (w *worker) stop(reason error) {
 
 // sample reads what the worker uses now.
 func (w *worker) sample() {
-	usage, err := w.place.Usage()
-	if err != nil {
-		return // its leaf is going away
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.last = usage.Memory
-	if usage.Memory > w.best.Memory {
-		w.best = usage
-	}
+	w.samples.take(w.place)
 }
 
 // share is the worker's part of the machine, as last sampled.
 func (w *worker) share() report.Share {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return report.Share{ID: w.record.ID, Label: w.record.Label, Memory: w.last}
+	return report.Share{ID: w.record.ID, Label: w.record.Label, Memory: w.samples.last}
 }
