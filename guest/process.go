@@ -58,6 +58,7 @@ func (m *Machine) kernelArgs() []string {
 		shareEnv + "=" + filepath.Join(m.RunDir, shareName),
 		"con=null", "con0=null,fd:1", "ssl=null",
 		"quiet", "panic=-1",
+		"log_buf_len=1M", // a report of the out-of-memory killer takes 5 KiB, the stock buffer 16
 		// What a stock kernel measures for a second at boot.
 		"lpj=33968128", "initcall_blacklist=raid6_init",
 		"uml_dir=" + m.RunDir, "umid=" + umidName,

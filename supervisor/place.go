@@ -18,7 +18,9 @@ type Place interface {
 	Usage() (cgroup.Usage, error)
 	Events() (cgroup.Events, error)
 	Peaks() (cgroup.Peaks, error)
-	Populated() (bool, error)
+	// WaitEmpty waits until no process is left, and reports whether that came before
+	// the context was done.
+	WaitEmpty(ctx context.Context) (bool, error)
 	Procs() ([]int, error)
 	Kill() error
 	// Remove kills what is left, waits until it is gone and removes the place.

@@ -22,7 +22,7 @@ func TestRunJudgesEachWorkerByItself(t *testing.T) {
 		sandrun worker --label fails -- sh -c 'exit 7' &
 		sandrun worker --label hog -- $HUNGRY anon 200M &
 		sandrun worker --label grandchild -- $HUNGRY setsid anon 200M &
-		sandrun worker --label bomb -- $HUNGRY forks 500 1s &
+		sandrun worker --label bomb -- $HUNGRY forks 500 30s &
 		sandrun worker --label outside -- sh -c 'kill -9 $$' &
 		sandrun worker --label nothing -- /no/such/program &
 		wait; exit 0`)

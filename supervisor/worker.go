@@ -23,11 +23,11 @@ import (
 type worker struct {
 	record report.Worker
 	place  Place
+	pidfd  *sys.Pidfd // of the worker's own process
 
 	mu      sync.Mutex
 	samples samples
-	ended   bool         // its own process has ended
-	stopped error        // why the supervisor killed it
+	stopped error // why the supervisor killed it
 }
 
 const (
@@ -83,10 +83,10 @@ func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
 		_, err := conn.Write(sandbox.Pass())
 		return err
 	}
-	w := &worker{record: report.Worker{
+	w := &worker{pidfd: pidfd, record: report.Worker{
 		Label: placement.Label, Adapter: placement.Adapter, Argv: request.Argv, Pid: peer.Pid,
 	}}
-	return s.work(ctx, conn, pidfd, w, placement.Extra)
+	return s.work(ctx, conn, w, placement.Extra)
 }
 
 // packets are buffers for requests: a fresh one for each worker would keep the
@@ -132,7 +132,7 @@ func (s *Supervisor) outsideLeaves(pid int) (bool, error) {
 }
 
 // work takes a worker from admission to its verdict.
-func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, pidfd *sys.Pidfd, w *worker, extra []string) error {
+func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, w *worker, extra []string) error {
 	// The shim says nothing more unless its exec fails; it closes the connection
 	// by becoming the program, or by dying while it waits.
 	waiting, leave := context.WithCancelCause(ctx)
@@ -169,7 +169,7 @@ func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, pidfd *sys.Pi
 	f.machine.ooms = s.begin(w)
 	f.failure = s.enter(conn, w, extra)
 	if f.failure == nil {
-		f.status, f.known, f.failure = s.follow(pidfd, w)
+		f.status, f.known, f.failure = s.follow(w)
 		if errno, failed := <-hangup; failed {
 			f.exec = fmt.Errorf("execute %s: %w", w.record.Argv[0], errno)
 		}
@@ -213,17 +213,14 @@ func (s *Supervisor) enter(conn *net.UnixConn, w *worker, extra []string) error 
 }
 
 // follow waits for the end of the worker's own process, or for its time-out.
-func (s *Supervisor) follow(pidfd *sys.Pidfd, w *worker) (status syscall.WaitStatus, known bool, err error) {
+func (s *Supervisor) follow(w *worker) (status syscall.WaitStatus, known bool, err error) {
 	if s.WorkerTimeout > 0 {
 		timer := time.AfterFunc(s.WorkerTimeout, func() {
 			w.stop(fmt.Errorf("%w, %v", errWorkerTimeout, s.WorkerTimeout))
 		})
 		defer timer.Stop()
 	}
-	status, err = pidfd.Wait(statusLinger)
-	w.mu.Lock()
-	w.ended = true
-	w.mu.Unlock()
+	status, err = w.pidfd.Wait(statusLinger)
 	w.record.Wall = report.Seconds(time.Since(w.record.Start))
 	if errors.Is(err, sys.ErrStatusUnknown) {
 		return 0, false, nil
@@ -234,16 +231,10 @@ func (s *Supervisor) follow(pidfd *sys.Pidfd, w *worker) (status syscall.WaitSta
 // drain waits a moment for processes that outlive the worker, then kills them,
 // and returns how many there were.
 func (s *Supervisor) drain(w *worker) int {
-	deadline := time.Now().Add(leftoverGrace)
-	for pause := time.Millisecond; ; pause *= 2 {
-		populated, err := w.place.Populated()
-		if err == nil && !populated {
-			return 0
-		}
-		if time.Now().After(deadline) {
-			break
-		}
-		time.Sleep(pause)
+	grace, cancel := context.WithTimeout(context.Background(), leftoverGrace)
+	defer cancel()
+	if empty, err := w.place.WaitEmpty(grace); empty && err == nil {
+		return 0
 	}
 	left, _ := w.place.Procs()
 	_ = w.place.Kill() // Remove kills again, waits, and says what stays
@@ -337,7 +328,7 @@ func (s *Supervisor) record(w *worker, f facts) {
 func (w *worker) stop(reason error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ended || w.stopped != nil {
+	if w.stopped != nil || w.pidfd.Ended() {
 		return
 	}
 	w.stopped = reason

@@ -92,7 +92,7 @@ func runExec(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	if guest.Inside() {
-		return inLeaves(ctx, p, []string{cgroup.Root})
+		return inLeaves(ctx, p, []string{cgroup.Nested, cgroup.Root})
 	}
 	switch c.String("kernel") {
 	case "host":

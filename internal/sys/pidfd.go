@@ -35,6 +35,20 @@ func OpenPidfd(pid int) (*Pidfd, error) {
 // Close releases the descriptor; the process is not touched.
 func (p *Pidfd) Close() error { return p.file.Close() }
 
+// Ended reports, without waiting, whether the process has ended, reaped or not.
+func (p *Pidfd) Ended() bool {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	poll := []unix.PollFd{{Events: unix.POLLIN}}
+	err = conn.Control(func(fd uintptr) {
+		poll[0].Fd = int32(fd)
+		_, _ = unix.Poll(poll, 0) // an error leaves no event
+	})
+	return err == nil && poll[0].Revents&unix.POLLIN != 0
+}
+
 // reapSoon is how long a parent that waits for its child may take to reap it.
 const reapSoon = 5 * time.Millisecond
 

@@ -51,10 +51,16 @@ func TestPidfdWait(t *testing.T) {
 				if reap != "late" {
 					time.Sleep(5 * time.Millisecond)
 				}
+				if p.Ended() {
+					t.Error("ended while it reads")
+				}
 				_ = stdin.Close()
 				got, err := p.Wait(time.Second)
 				if err != nil || got != script.want {
 					t.Errorf("status %#x, %v; want %#x", got, err, script.want)
+				}
+				if !p.Ended() {
+					t.Error("not ended after its status was had")
 				}
 				<-reaped
 				if reap == "never" {
