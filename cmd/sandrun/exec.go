@@ -128,7 +128,7 @@ func readPlan(c *cli.Command) (plan, error) {
 			return p, err
 		}
 	}
-	if ok, err := p.fromHost(); ok || err != nil {
+	if ok, err := p.takeOver(); ok || err != nil {
 		return p, err
 	}
 	if p.machine, err = resolveMachine(c, p.dir, 0); err != nil {
@@ -151,14 +151,10 @@ func readPlan(c *cli.Command) (plan, error) {
 
 // inLeaves runs the plan on this kernel: tree, supervisor, summary.
 func inLeaves(ctx context.Context, p plan, ways []string) (err error) {
-	owner := os.Geteuid()
-	if p.as != nil {
-		owner = int(p.as.Uid)
-	}
 	collecting, cancel := context.WithTimeout(ctx, collectWithin)
 	_, _ = supervisor.Collect(collecting) // a failure is for 'sandrun gc' to tell
 	cancel()
-	dir, err := supervisor.NewRunDir(owner)
+	dir, err := supervisor.NewRunDir(p.owner())
 	if err != nil {
 		return err
 	}
@@ -173,18 +169,23 @@ func inLeaves(ctx context.Context, p plan, ways []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, tree.Close(context.WithoutCancel(ctx))) }()
 	status, err := supervise(ctx, p, dir, tree)
-	if err == nil && status != 0 {
-		err = exitStatus(status)
+	if status != 0 {
+		err = errors.Join(exitStatus(status), err)
 	}
 	return err
 }
 
-// supervise runs the command in the tree and tells how it went.
-func supervise(ctx context.Context, p plan, dir *supervisor.RunDir, tree *cgroup.Tree) (int, error) {
-	owner := os.Geteuid()
+// owner is the user that the command runs as.
+func (p plan) owner() int {
 	if p.as != nil {
-		owner = int(p.as.Uid)
+		return int(p.as.Uid)
 	}
+	return os.Geteuid()
+}
+
+// supervise runs the command in the tree, tells how it went, and returns the exit
+// status: an error beside it is of what came after the command.
+func supervise(ctx context.Context, p plan, dir *supervisor.RunDir, tree *cgroup.Tree) (int, error) {
 	adapters := harness.Default(p.machine.Workers)
 	self, err := os.Executable()
 	if err != nil {
@@ -206,7 +207,7 @@ func supervise(ctx context.Context, p plan, dir *supervisor.RunDir, tree *cgroup
 	defer signal.Stop(signals)
 
 	s, err := supervisor.New(supervisor.Config{
-		Dir: dir.Path, Tree: tree, Owner: owner, Signals: signals,
+		Dir: dir.Path, Tree: tree, Owner: p.owner(), Signals: signals,
 		Workers: p.machine.Workers, Reserve: p.machine.Budget - p.machine.Main, Worker: worker,
 		WorkerTimeout: p.workerLimit, RunTimeout: p.runLimit,
 		Classify: func(r sandbox.Request) supervisor.Placement {

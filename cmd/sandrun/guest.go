@@ -22,8 +22,8 @@ import (
 // where the memory and processors of the host cannot be seen.
 const hostEnv = "SANDRUN_FROM_HOST"
 
-// fromHost is the value of hostEnv, as JSON.
-type fromHost struct {
+// A handover is the value of hostEnv, as JSON.
+type handover struct {
 	Machine profiles.Machine `json:"machine"`
 	Path    string           `json:"path"` // of the command
 	UID     int              `json:"uid"`
@@ -31,8 +31,8 @@ type fromHost struct {
 	Groups  []uint32         `json:"groups"`
 }
 
-// fromHost takes over the plan that the host has made; false outside a guest.
-func (p *plan) fromHost() (bool, error) {
+// takeOver takes the plan that the host has made; false outside a guest.
+func (p *plan) takeOver() (bool, error) {
 	value, ok := os.LookupEnv(hostEnv)
 	if !ok || !guest.Inside() {
 		return false, nil
@@ -40,7 +40,7 @@ func (p *plan) fromHost() (bool, error) {
 	if err := os.Unsetenv(hostEnv); err != nil {
 		return true, err
 	}
-	var h fromHost
+	var h handover
 	if err := json.Unmarshal([]byte(value), &h); err != nil {
 		return true, fmt.Errorf("%s: %w", hostEnv, err)
 	}
@@ -108,7 +108,7 @@ func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
 	if p.machine, memory, err = guestMachine(c, p.dir); err != nil {
 		return err
 	}
-	handover, err := json.Marshal(fromHost{
+	value, err := json.Marshal(handover{
 		Machine: p.machine, Path: p.path, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups(),
 	})
 	if err != nil {
@@ -135,7 +135,7 @@ func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
 	m := &guest.Machine{
 		Kernel: kernel, Modules: modules,
 		Init: self, Args: append([]string{self}, os.Args[1:]...),
-		Env: append(os.Environ(), hostEnv+"="+string(handover)), Dir: p.dir,
+		Env: append(os.Environ(), hostEnv+"="+string(value)), Dir: p.dir,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Memory: memory, Swap: swap,
 		Overlay: c.Bool("guest-overlay"), Network: network(c.String("guest-network")),

@@ -36,18 +36,42 @@ func main() {
 	os.Exit(run(context.Background(), os.Args))
 }
 
-// run is main without its exit.
+// run is main without its exit. A command's own status wins over what went wrong
+// after it, which is only told.
 func run(ctx context.Context, args []string) int {
 	err := app().Run(ctx, args)
+	code := 0
 	var status exitStatus
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &status):
-		return int(status)
+	if errors.As(err, &status) {
+		code = int(status)
+	} else if err != nil {
+		code = exitError
 	}
-	fmt.Fprintf(os.Stderr, "sandrun: %v\n", err)
-	return exitError
+	for _, e := range told(err) {
+		fmt.Fprintf(os.Stderr, "sandrun: %v\n", e)
+	}
+	return code
+}
+
+// told lists the errors in err that are for the user to read: all but an exitStatus.
+func told(err error) []error {
+	var status exitStatus
+	if !errors.As(err, &status) {
+		if err == nil {
+			return nil
+		}
+		return []error{err}
+	}
+	// Only errors.Join puts a status beside others.
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	var rest []error
+	for _, e := range joined.Unwrap() {
+		rest = append(rest, told(e)...)
+	}
+	return rest
 }
 
 func app() *cli.Command {
