@@ -47,14 +47,16 @@ func (g GoTest) Env(link string, environ []string) (env, notes []string, err err
 		// it into something that is accepted.
 		return environ, []string{fmt.Sprintf("GOFLAGS of %s is left as it is, because go cannot read it (%v): go test gets no workers.", source, err)}, nil
 	}
-	if own, ok := lookupFlag(fields, "exec"); ok && own != "" {
+	own, _ := lookupFlag(fields, "exec")
+	nested := filepath.Base(own) == KindGoExec // of a run around this one, whose socket is not ours
+	if own != "" && !nested {
 		return environ, []string{fmt.Sprintf("GOFLAGS of %s has -exec=%s, which is kept: go test gets no workers.", source, own)}, nil
 	}
 	if runner := crossRunner(environ); runner != "" {
 		return environ, []string{fmt.Sprintf("go test runs binaries for another machine by %s, which is kept: go test gets no workers.", runner)}, nil
 	}
 	add := []string{"-exec=" + filepath.Join(link, KindGoExec)}
-	if p, ok := lookupFlag(fields, "p"); !ok {
+	if p, ok := lookupFlag(fields, "p"); !ok || nested { // of two, the last counts
 		if g.Workers > 0 {
 			add = append(add, "-p="+strconv.Itoa(g.Workers))
 		}

@@ -79,6 +79,7 @@ func TestGoTestEnv(t *testing.T) {
 		{"own -exec", "-exec=strace", 3, "-exec=strace", 1},
 		{"own --exec in quotes", `'--exec=strace -f'`, 3, `'--exec=strace -f'`, 1},
 		{"an empty -exec is none", "-exec=", 3, "-exec= " + exec + " -p=3", 0},
+		{"in a run already", "-mod=mod -exec=/outer/go-exec -p=8", 3, "-mod=mod -exec=/outer/go-exec -p=8 " + exec + " -p=3", 0},
 		{"names that only look alike", "-execx=1 -pkgdir=/p", 3, "-execx=1 -pkgdir=/p " + exec + " -p=3", 0},
 		{"broken", "'-mod=mod", 3, "'-mod=mod", 1},
 		{"no worker count", "", 0, exec, 0},
