@@ -5,7 +5,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/sandrun/sandrun/harness"
@@ -15,13 +17,14 @@ import (
 
 // follow reads along with a command whose output names its tests (go test -v or
 // -json), so that a killed worker can be told from its test. The output stays what
-// it is, to the byte. Everything else, and what goes to a terminal, keeps its own
-// standard output, with nothing in between: then tests is nil.
+// it is, to the byte. Everything else keeps its own standard output, with nothing in
+// between: then tests is nil. So does what goes to a terminal, unless it is go test
+// over packages, which gives its tests a pipe wherever its own output goes.
 //
 // finish must be called when all processes of the run are gone.
 func follow(c *supervisor.Command) (tests harness.Tests, finish func() error, err error) {
 	nothing := func() error { return nil }
-	if !namesTests(c.Argv) || sys.IsTerminal(int(c.Stdout.Fd())) {
+	if !namesTests(c.Argv) || sys.IsTerminal(int(c.Stdout.Fd())) && !overPackages(c.Argv) {
 		return nil, nothing, nil
 	}
 	r, w, err := os.Pipe()
@@ -67,4 +70,12 @@ func namesTests(argv []string) bool {
 		}
 		return false
 	})
+}
+
+// overPackages reports whether argv is go test with a list of packages.
+func overPackages(argv []string) bool {
+	return len(argv) > 2 && filepath.Base(argv[0]) == "go" && argv[1] == "test" &&
+		slices.ContainsFunc(argv[2:], func(a string) bool {
+			return strings.HasPrefix(a, "./") || strings.HasSuffix(a, "...")
+		})
 }
