@@ -20,6 +20,7 @@ import (
 func TestRealModule(t *testing.T) {
 	const module = "github.com/urfave/cli/v3"
 	dir := copyModule(t, module)
+	t.Setenv("TMPDIR", t.TempDir()) // its tests leave files behind
 
 	bare := exec.Command("go", "test", "-count=1", "-json", "./...")
 	bare.Dir = dir
