@@ -97,6 +97,9 @@ func TestRunTimeouts(t *testing.T) {
 	if w := find(t, got, "slow"); w.Verdict != report.Timeout || got.Exit != 128+9 {
 		t.Errorf("%s (%s), exit %d; want timeout and 137", w.Verdict, w.Evidence.Why, got.Exit)
 	}
+	if len(got.Notes) != 1 || !strings.Contains(got.Notes[0], "time-out of 500ms") {
+		t.Errorf("notes %q, want one on the time-out", got.Notes)
+	}
 }
 
 // What the command leaves running when it ends has nobody to report to.
@@ -306,4 +309,37 @@ func output(t *testing.T, tr *trial) string {
 	tr.run(t)
 	_ = w.Close()
 	return <-text
+}
+
+// The program gets its arguments as they were, however many, with those of the
+// adapter behind argv[0]; its oom_score_adj makes it a victim before the command.
+func TestShimArguments(t *testing.T) {
+	tr := newTrial(t, `
+		set -- "" 'a b' "$(printf 'x%.0s' $(seq 100000))"
+		sandrun worker --label=w -- sh -c 'echo "$# <$1> <$2> ${#3} $0"; cat /proc/self/oom_score_adj' name "$@"
+		cat /proc/self/oom_score_adj`)
+	if out, want := output(t, tr), "3 <> <a b> 100000 name\n500\n0\n"; out != want {
+		t.Errorf("output %q, want %q", out, want)
+	}
+	tr = newTrial(t, `sandrun worker -- echo "$@" after`)
+	tr.Classify = func(sandbox.Request) Placement {
+		return Placement{Worker: true, Extra: []string{"first", "second one"}}
+	}
+	if out, want := output(t, tr), "first second one after\n"; out != want {
+		t.Errorf("output %q, want %q", out, want)
+	}
+}
+
+// A program that somebody still has open for writing is executed once it is not.
+func TestShimBusyText(t *testing.T) {
+	tr := newTrial(t, `
+		cp /bin/echo $BUSY/echo
+		exec 9>>$BUSY/echo
+		$BUSY/echo 'is not busy' 2>/dev/null 9>&-
+		sandrun worker --label busy -- $BUSY/echo done 9>&- &
+		sleep 0.3; exec 9>&-; wait $!`)
+	t.Setenv("BUSY", t.TempDir())
+	if out := output(t, tr); out != "done\n" {
+		t.Errorf("output %q, want the program's", out)
+	}
 }

@@ -275,6 +275,10 @@ func (s *Supervisor) account(run *report.Run) error {
 		run.Notes = append(run.Notes, fmt.Sprintf(
 			"the command's own processes (not workers) were killed for memory: the machine's memory.max %s was full", report.FormatBytes(limits.Memory)))
 	}
+	if errors.Is(s.interrupted, errRunTimeout) {
+		run.Notes = append(run.Notes, fmt.Sprintf("the run was killed by its time-out of %v", s.RunTimeout))
+		killed++
+	}
 	for _, w := range run.Workers {
 		if w.Verdict.Killed() || w.Verdict == report.Error {
 			killed++

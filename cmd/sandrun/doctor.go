@@ -111,7 +111,19 @@ func probeGuest(store guest.Store) []cgroup.Check {
 	default:
 		kernel.State, kernel.Detail = cgroup.No, err.Error()
 	}
-	return []cgroup.Check{kernel, probeDisk(store.Dir), probePasst(), probeMaps()}
+	return append([]cgroup.Check{kernel, probeDisk(store.Dir), probePasst(), probeMaps()}, guestLimits...)
+}
+
+// guestLimits are what a user of the guest should know before it surprises.
+var guestLimits = []cgroup.Check{
+	{
+		Name: "guest processors", State: cgroup.Yes,
+		Detail: "one, bound to one of this machine's: code runs at native speed, process and file work several times slower, and workers share it",
+	},
+	{
+		Name: "guest files", State: cgroup.Yes,
+		Detail: "this machine's own, but: time stamps in whole seconds, no extended attributes, no O_TMPFILE or O_DIRECT, and locks that this machine does not see (no GOCACHE in use on both sides at once); --guest-overlay mends the time stamps, attributes and temporary files",
+	},
 }
 
 // probeDisk looks at the space for the guest's kernel, in the first directory on

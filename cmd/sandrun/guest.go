@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -140,6 +141,7 @@ func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
 		Memory: memory, Swap: swap,
 		Overlay: c.Bool("guest-overlay"), Network: network(c.String("guest-network")),
 		BootTimeout: c.Duration("guest-boot-timeout"),
+		Timeout:     lifetime(p.runLimit),
 		RunDir:      dir.Path,
 		Forward: []os.Signal{
 			syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP,
@@ -191,6 +193,16 @@ func network(choice string) guest.NetworkMode {
 		fmt.Fprintln(os.Stderr, "sandrun: no network beyond loopback in the guest (install passt for one, or say --guest-network loopback)")
 	}
 	return guest.NetworkLoopback
+}
+
+// lifetime bounds a guest whose own sandrun no longer keeps the run's time-out: a
+// kernel that the host gives no more memory mappings can stand still.
+func lifetime(runLimit time.Duration) time.Duration {
+	const grace = 30 * time.Second
+	if runLimit == 0 {
+		return 0
+	}
+	return runLimit + grace
 }
 
 // seenOutside refuses a report file in a place that the guest has for itself.
