@@ -71,6 +71,7 @@ type Supervisor struct {
 	machineUse  samples                     // of the machine
 	mainUse     samples                     // of the command's own leaf
 	interrupted error
+	complaints  []error // of what came after a verdict
 }
 
 type spare struct {
@@ -160,7 +161,7 @@ func (s *Supervisor) Run(ctx context.Context, c Command) (run *report.Run, err e
 		Exit:        status,
 		Workers:     s.finished,
 	}
-	return run, errors.Join(err, s.account(run), closing)
+	return run, errors.Join(err, s.account(run), closing, errors.Join(s.complaints...))
 }
 
 // serve answers shims until the listener is closed, and until all are done.

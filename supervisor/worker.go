@@ -168,6 +168,9 @@ func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, w *worker, ex
 	f := facts{limits: w.place.Limits()}
 	f.machine.ooms = s.begin(w)
 	f.failure = s.enter(conn, w, extra)
+	if f.failure != nil && w.pidfd.Ended() {
+		f.failure = nil // it was killed on the way in: its status says by what
+	}
 	if f.failure == nil {
 		f.status, f.known, f.failure = s.follow(w)
 		if errno, failed := <-hangup; failed {
@@ -182,8 +185,8 @@ func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, w *worker, ex
 	}
 	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWithin)
 	defer cancel()
-	if err := w.place.Remove(removing); err != nil && f.failure == nil {
-		f.failure = err
+	if err := w.place.Remove(removing); err != nil {
+		s.complain(err)
 	}
 	s.record(w, f)
 	if !entered {
@@ -302,6 +305,14 @@ func (s *Supervisor) explain(w *worker, f *facts) {
 	s.mu.Unlock()
 	slices.SortFunc(f.biggest, func(a, b report.Share) int { return int(b.Memory - a.Memory) })
 	f.biggest = f.biggest[:min(len(f.biggest), 3)]
+}
+
+// complain keeps what went wrong after a worker's end: it is told with the run, and
+// takes no verdict's place.
+func (s *Supervisor) complain(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complaints = append(s.complaints, err)
 }
 
 // record adds the finished worker to the run.
