@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -91,24 +92,43 @@ func runExec(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	signals := takeSignals()
 	if guest.Inside() {
-		return inLeaves(ctx, p, []string{cgroup.Nested, cgroup.Root})
+		return inLeaves(ctx, p, []string{cgroup.Nested, cgroup.Root}, signals)
 	}
 	switch c.String("kernel") {
 	case "host":
-		return inLeaves(ctx, p, nil)
+		return inLeaves(ctx, p, nil, signals)
 	case "guest":
-		return inGuest(ctx, c, p)
+		return inGuest(ctx, c, p, signals)
 	}
-	err = inLeaves(ctx, p, nil)
+	err = inLeaves(ctx, p, nil, signals)
 	if !errors.Is(err, cgroup.ErrNoDelegation) {
 		return err
 	}
-	inside := inGuest(ctx, c, p)
+	inside := inGuest(ctx, c, p, signals)
 	if errors.Is(inside, guest.ErrNoKernel) {
 		return fmt.Errorf("%w, and there is no guest kernel to do without: %w", err, inside)
 	}
 	return inside
+}
+
+// takeSignals makes the signals that would end sandrun the run's, from before there
+// is anything to clear away until the process ends. SIGPIPE is among them: a reader
+// of the summary may go away. They are handled, not ignored: what is ignored stays
+// ignored in the command.
+func takeSignals() <-chan os.Signal {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, heeded(syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)...)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	return signals
+}
+
+// heeded are those of the signals that sandrun was not started to ignore: the hangup
+// under nohup, the interrupt in a background job of a script. The command ignores
+// them too.
+func heeded(signals ...os.Signal) []os.Signal {
+	return slices.DeleteFunc(signals, signal.Ignored)
 }
 
 func readPlan(c *cli.Command) (plan, error) {
@@ -135,22 +155,35 @@ func readPlan(c *cli.Command) (plan, error) {
 		return p, err
 	}
 	p.path, err = exec.LookPath(p.argv[0])
-	var perr *exec.Error
 	switch {
 	case errors.Is(err, exec.ErrDot):
 		return p, fmt.Errorf("%w (write ./%s)", err, p.argv[0])
-	case errors.As(err, &perr) && errors.Is(perr.Err, os.ErrPermission):
-		fmt.Fprintf(os.Stderr, "sandrun: %s: not executable\n", p.argv[0])
-		return p, exitStatus(exitNotExecutable)
+	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist):
+		return p, errors.Join(exitStatus(exitNotFound), fmt.Errorf("%s: command not found", p.argv[0]))
 	case err != nil:
-		fmt.Fprintf(os.Stderr, "sandrun: %s: command not found\n", p.argv[0])
-		return p, exitStatus(exitNotFound)
+		return p, errors.Join(exitStatus(exitNotExecutable), fmt.Errorf("%s: not executable", p.argv[0]))
 	}
 	return p, nil
 }
 
+// startStatus is the exit status for a command that the kernel would not execute
+// although it was found; 0 when the error is of something else.
+func startStatus(err error) int {
+	var e *os.PathError
+	if !errors.As(err, &e) || e.Op != "fork/exec" {
+		return 0
+	}
+	switch {
+	case errors.Is(e.Err, syscall.ENOENT): // the interpreter in its first line
+		return exitNotFound
+	case errors.Is(e.Err, syscall.ENOEXEC), errors.Is(e.Err, syscall.EACCES), errors.Is(e.Err, syscall.E2BIG), errors.Is(e.Err, syscall.ETXTBSY):
+		return exitNotExecutable
+	}
+	return 0
+}
+
 // inLeaves runs the plan on this kernel: tree, supervisor, summary.
-func inLeaves(ctx context.Context, p plan, ways []string) (err error) {
+func inLeaves(ctx context.Context, p plan, ways []string, signals <-chan os.Signal) (err error) {
 	collecting, cancel := context.WithTimeout(ctx, collectWithin)
 	_, _ = supervisor.Collect(collecting) // a failure is for 'sandrun gc' to tell
 	cancel()
@@ -168,7 +201,7 @@ func inLeaves(ctx context.Context, p plan, ways []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, tree.Close(context.WithoutCancel(ctx))) }()
-	status, err := supervise(ctx, p, dir, tree)
+	status, err := supervise(ctx, p, dir, tree, signals)
 	if status != 0 {
 		err = errors.Join(exitStatus(status), err)
 	}
@@ -185,7 +218,7 @@ func (p plan) owner() int {
 
 // supervise runs the command in the tree, tells how it went, and returns the exit
 // status: an error beside it is of what came after the command.
-func supervise(ctx context.Context, p plan, dir *supervisor.RunDir, tree *cgroup.Tree) (int, error) {
+func supervise(ctx context.Context, p plan, dir *supervisor.RunDir, tree *cgroup.Tree, signals <-chan os.Signal) (int, error) {
 	adapters := harness.Default(p.machine.Workers)
 	self, err := os.Executable()
 	if err != nil {
@@ -200,11 +233,6 @@ func supervise(ctx context.Context, p plan, dir *supervisor.RunDir, tree *cgroup
 	if err != nil {
 		return 0, err
 	}
-
-	// Handled, not ignored: what is ignored stays ignored in the command.
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	defer signal.Stop(signals)
 
 	s, err := supervisor.New(supervisor.Config{
 		Dir: dir.Path, Tree: tree, Owner: p.owner(), Signals: signals,
@@ -230,7 +258,7 @@ func supervise(ctx context.Context, p plan, dir *supervisor.RunDir, tree *cgroup
 	record, err := s.Run(ctx, command)
 	err = errors.Join(err, finish())
 	if record == nil {
-		return 0, err
+		return startStatus(err), err
 	}
 	if tests != nil {
 		nameTests(tests, record.Workers)

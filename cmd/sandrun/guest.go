@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -96,7 +97,7 @@ func guestMachine(c *cli.Command, dir string) (m profiles.Machine, memory int64,
 }
 
 // inGuest executes this same command line inside the embedded kernel.
-func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
+func inGuest(ctx context.Context, c *cli.Command, p plan, signals <-chan os.Signal) (err error) {
 	kernel, modules, err := guest.DefaultStore().Kernel()
 	if err != nil {
 		return err
@@ -143,10 +144,14 @@ func inGuest(ctx context.Context, c *cli.Command, p plan) (err error) {
 		BootTimeout: c.Duration("guest-boot-timeout"),
 		Timeout:     lifetime(p.runLimit),
 		RunDir:      dir.Path,
-		Forward: []os.Signal{
-			syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP,
-		},
+		Forward: heeded(syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP,
+			syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP),
 		Warn: func(s string) { fmt.Fprintf(os.Stderr, "sandrun: %s\n", s) },
+	}
+	select {
+	case sig := <-signals: // there is nobody yet to forward it to
+		return exitStatus(128 + int(sig.(syscall.Signal)))
+	default:
 	}
 	if err := m.Start(ctx); err != nil {
 		return err
@@ -205,11 +210,22 @@ func lifetime(runLimit time.Duration) time.Duration {
 	return runLimit + grace
 }
 
-// seenOutside refuses a report file in a place that the guest has for itself.
+// seenOutside refuses a report file in a place that the guest has for itself, by
+// whatever links it is named.
 func seenOutside(file string) error {
-	for _, private := range []string{"/run/", "/proc/", "/sys/", "/dev/shm/"} {
-		if strings.HasPrefix(file, private) {
-			return fmt.Errorf("--json %s: the guest has a %s of its own, so the file would be lost (name another directory)", file, strings.TrimSuffix(private, "/"))
+	if file == "" {
+		return nil
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(file))
+	if err != nil {
+		return fmt.Errorf("--json: %w", err)
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return fmt.Errorf("--json: %w", err)
+	}
+	for _, private := range []string{"/run", "/proc", "/sys", "/dev/shm"} {
+		if strings.HasPrefix(dir+"/", private+"/") {
+			return fmt.Errorf("--json %s: the guest has a %s of its own, so the file would be lost (name another directory)", file, private)
 		}
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,9 +36,7 @@ func follow(c *supervisor.Command) (tests harness.Tests, finish func() error, er
 		c.Stderr = w // one pipe keeps the order of 2>&1
 	}
 	c.Stdout = w
-	// A reader that goes away ends the command, as it would without us, not sandrun.
-	broken := make(chan os.Signal, 1)
-	signal.Notify(broken, syscall.SIGPIPE)
+	// A reader that goes away ends the command, as it would without us; see takeSignals.
 	copied := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(io.MultiWriter(out, tests), r)
@@ -51,9 +48,7 @@ func follow(c *supervisor.Command) (tests harness.Tests, finish func() error, er
 	}()
 	return tests, func() error {
 		_ = w.Close()
-		err := <-copied
-		signal.Stop(broken)
-		return err
+		return <-copied
 	}, nil
 }
 

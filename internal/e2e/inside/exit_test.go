@@ -47,6 +47,13 @@ func TestNoSuchCommand(t *testing.T) {
 	if err := os.WriteFile(plain, []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	script := func(name, text string) string {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
 	for _, tt := range []struct {
 		argv string
 		code int
@@ -54,6 +61,9 @@ func TestNoSuchCommand(t *testing.T) {
 	}{
 		{"sandrun-no-such-command", 127, "sandrun-no-such-command: command not found"},
 		{plain, 126, plain + ": not executable"},
+		{filepath.Dir(plain), 126, filepath.Dir(plain) + ": not executable"},
+		{script("no-header", "echo"), 126, "exec format error"},
+		{script("no-interpreter", "#!/no/such/interpreter\n"), 127, "no such file"},
 	} {
 		r := e2e.Exec(t, small, tt.argv)
 		r.WantCode(t, tt.code)

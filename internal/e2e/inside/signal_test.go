@@ -102,3 +102,59 @@ func TestTwoInterrupts(t *testing.T) {
 	r.Want(t, "a", "canceled")
 	r.WantCode(t, 128+9)
 }
+
+// One who leans on ^C does not keep sandrun from clearing up.
+func TestManyInterrupts(t *testing.T) {
+	for range 5 {
+		p := startUntil(t, 1, `w a deaf say up sleep 1m`)
+		ended := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+					_ = p.Cmd.Process.Signal(syscall.SIGINT) // it may have ended
+					time.Sleep(200 * time.Microsecond)
+				}
+			}
+		}()
+		r := endsWithin(t, p, 10*time.Second)
+		close(ended)
+		r.Want(t, "a", "canceled")
+	}
+	wantNothingLeft(t, t.TempDir())
+}
+
+// What sandrun was started to ignore, it and the command ignore: nohup(1).
+func TestIgnoredHangup(t *testing.T) {
+	p := e2e.New(t, small, "sh", "-c", `kill -HUP $PPID; sleep 0.3; kill -HUP $$; echo alive`)
+	p.Cmd.Args = append([]string{"sh", "-c", `trap '' HUP; exec "$@"`, "sh", p.Cmd.Path}, p.Cmd.Args[1:]...)
+	p.Cmd.Path = "/bin/sh"
+	p.Start()
+	r := p.Wait()
+	r.WantCode(t, 0)
+	if r.Stdout != "alive\n" {
+		t.Errorf("stdout %q, stderr %q", r.Stdout, r.Stderr)
+	}
+}
+
+// Whoever reads the summary may go away: the status and the record stay, and
+// nothing is left behind.
+func TestSummaryReaderGoesAway(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Close()
+	p := e2e.New(t, small, "sh", "-c", "exit 3")
+	p.Cmd.Stderr = w
+	p.Start()
+	_ = w.Close()
+	run := p.Wait()
+	run.WantCode(t, 3)
+	if run.Record == nil {
+		t.Error("no record was written")
+	}
+	wantNothingLeft(t, t.TempDir())
+}
