@@ -106,7 +106,7 @@ func (tr *trial) run(t *testing.T) *report.Run {
 	return run
 }
 
-// worker finds a worker by its label.
+// find finds a worker by its label.
 func find(t *testing.T, run *report.Run, label string) report.Worker {
 	t.Helper()
 	for _, w := range run.Workers {

@@ -84,17 +84,24 @@ type spare struct {
 // schedules it, and before the user's editor.
 const workerScore = 500
 
+// maxSocket is the longest path of a unix socket, in bytes; unix(7).
+const maxSocket = 107
+
 // New makes a Supervisor and its socket; Run uses it once.
 func New(c Config) (*Supervisor, error) {
 	if c.Worker.Memory > c.Reserve {
 		return nil, fmt.Errorf("a worker may use %s, and all workers together %s: no worker could ever start (lower --worker-memory or take a larger profile)",
 			report.FormatBytes(c.Worker.Memory), report.FormatBytes(c.Reserve))
 	}
+	path := filepath.Join(c.Dir, "sock")
+	if len(path) > maxSocket {
+		return nil, fmt.Errorf("listen for workers: the path %s has %d bytes, and a socket's at most %d (set XDG_RUNTIME_DIR or TMPDIR to a shorter one)",
+			path, len(path), maxSocket)
+	}
 	main, err := sys.Inode(c.Tree.Main().FD())
 	if err != nil {
 		return nil, fmt.Errorf("id of %s: %w", c.Tree.Main().Path(), err)
 	}
-	path := filepath.Join(c.Dir, "sock")
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: path})
 	if err != nil {
 		return nil, fmt.Errorf("listen for workers: %w", err)
@@ -124,7 +131,8 @@ func (s *Supervisor) Socket() string { return filepath.Join(s.Dir, "sock") }
 
 // Run starts the command in the machine's main leaf, serves its workers until it
 // ends, and returns the record. The record's identity and profile are the
-// caller's to fill. An error means that the command could not be started.
+// caller's to fill. Without a record the command could not be started; an error
+// beside one is of what came after.
 func (s *Supervisor) Run(ctx context.Context, c Command) (run *report.Run, err error) {
 	defer func() {
 		if s.oomLog != nil {
@@ -147,8 +155,8 @@ func (s *Supervisor) Run(ctx context.Context, c Command) (run *report.Run, err e
 
 	// The command is gone: what it left running has nobody to report to.
 	closing := s.listener.Close()
+	stop(errCommandEnded) // first: see enter
 	s.cancel(errCommandEnded)
-	stop(errCommandEnded)
 	err = s.Tree.Main().Kill() // the daemons it left, and the shims that wait
 	serving.Wait()
 	close(s.stopped)
@@ -273,8 +281,11 @@ func (s *Supervisor) account(run *report.Run) error {
 	run.Main = usage(limits, mainPeaks, mainEvents, s.mainUse.best)
 	killed := run.Main.Counters["memory.events:oom_kill"]
 	if killed > 0 {
-		run.Notes = append(run.Notes, fmt.Sprintf(
-			"the command's own processes (not workers) were killed for memory: the machine's memory.max %s was full", report.FormatBytes(limits.Memory)))
+		full := "the machine's memory.max " + report.FormatBytes(limits.Memory)
+		if run.Machine.Counters["memory.events.local:oom"] == 0 {
+			full = "no cap of this run, but this computer or a cgroup above the run"
+		}
+		run.Notes = append(run.Notes, "the command's own processes (not workers) were killed for memory: "+full+" was full")
 	}
 	if errors.Is(s.interrupted, errRunTimeout) {
 		run.Notes = append(run.Notes, fmt.Sprintf("the run was killed by its time-out of %v", s.RunTimeout))

@@ -9,7 +9,7 @@ import (
 	"github.com/sandrun/sandrun/report"
 )
 
-// errTimeout, errCanceled: why the supervisor itself ended a worker.
+// Why the supervisor itself ended a worker, or the run.
 var (
 	errWorkerTimeout = errors.New("the worker's time-out")
 	errRunTimeout    = errors.New("the run's time-out")

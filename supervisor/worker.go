@@ -42,6 +42,8 @@ const (
 // handle serves one shim.
 func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) {
 	defer func() { _ = conn.Close() }()
+	// Who connects and says nothing, from outside of the run, does not hold up its end.
+	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
 	if err := s.converse(ctx, conn); err != nil {
 		// The shim prints it and exits; if it is gone, nobody wants to know.
 		_, _ = conn.Write(sandbox.Refuse(125, err.Error()))
@@ -60,6 +62,15 @@ func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
 	if peer.UID != s.Owner && peer.UID != 0 {
 		return fmt.Errorf("user %d may not start workers in a run of user %d", peer.UID, s.Owner)
 	}
+	pidfd, err := sys.OpenPidfd(peer.Pid)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pidfd.Close() }()
+	// A shim that died in the backlog has left its number to somebody else, perhaps.
+	if gone, err := sys.HungUp(conn); gone || err != nil {
+		return errors.Join(errWentAway, err)
+	}
 	if s.isCommand(peer.Pid) {
 		if err := s.Tree.Main().Add(peer.Pid); err != nil {
 			return err
@@ -67,11 +78,6 @@ func (s *Supervisor) converse(ctx context.Context, conn *net.UnixConn) error {
 		_, err := conn.Write(sandbox.Pass())
 		return err
 	}
-	pidfd, err := sys.OpenPidfd(peer.Pid)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = pidfd.Close() }()
 	placement := s.Classify(request)
 	if placement.Worker && pidfd.CgroupID() != s.main {
 		placement.Worker, err = s.outsideLeaves(peer.Pid)
@@ -141,7 +147,7 @@ func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, w *worker, ex
 	go func() {
 		var errno [4]byte
 		n, _ := conn.Read(errno[:])
-		leave(errors.New("the worker went away while it waited"))
+		leave(errWentAway)
 		if n == len(errno) {
 			hangup <- syscall.Errno(binary.NativeEndian.Uint32(errno[:]))
 		}
@@ -167,7 +173,7 @@ func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, w *worker, ex
 	// From here on there is a leaf to account for, whatever happens.
 	f := facts{limits: w.place.Limits()}
 	f.machine.ooms = s.begin(w)
-	f.failure = s.enter(conn, w, extra)
+	f.failure = s.enter(ctx, conn, w, extra)
 	if f.failure != nil && w.pidfd.Ended() {
 		f.failure = nil // it was killed on the way in: its status says by what
 	}
@@ -204,15 +210,27 @@ func (s *Supervisor) begin(w *worker) int64 {
 	return s.machineOOMs
 }
 
-// enter moves the shim into its leaf and lets it go.
-func (s *Supervisor) enter(conn *net.UnixConn, w *worker, extra []string) error {
+// errWentAway is for a shim that nobody waits for any more.
+var errWentAway = errors.New("the worker went away while it waited")
+
+// enter moves the shim into its leaf and lets it go, unless the run has ended: who
+// killed the workers then may have found this one in no leaf yet.
+func (s *Supervisor) enter(ctx context.Context, conn *net.UnixConn, w *worker, extra []string) error {
+	if w.pidfd.Ended() {
+		return nil // and its number may be another's
+	}
 	if err := w.place.Add(w.record.Pid); err != nil {
 		return err
 	}
-	if _, err := conn.Write(sandbox.Go(s.score, extra)); err != nil {
-		return fmt.Errorf("the worker went away before it started: %w", err)
+	if ctx.Err() != nil {
+		w.stop(context.Cause(ctx))
+		return nil
 	}
-	return nil
+	_, err := conn.Write(sandbox.Go(s.score, extra))
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		return nil // it is dying: its status says by what
+	}
+	return err
 }
 
 // follow waits for the end of the worker's own process, or for its time-out.
@@ -339,10 +357,12 @@ func (s *Supervisor) record(w *worker, f facts) {
 func (w *worker) stop(reason error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.stopped != nil || w.pidfd.Ended() {
+	if w.pidfd.Ended() {
 		return
 	}
-	w.stopped = reason
+	if w.stopped == nil {
+		w.stopped = reason
+	}
 	_ = w.place.Kill() // Remove kills again, waits, and says what stays
 }
 

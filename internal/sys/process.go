@@ -41,6 +41,24 @@ func PeerOf(c *net.UnixConn) (Peer, error) {
 	return Peer{Pid: int(cred.Pid), UID: int(cred.Uid), GID: int(cred.Gid)}, nil
 }
 
+// HungUp reports whether the peer of a connected unix socket has closed it, which it
+// does at the latest by dying; poll(2), POLLHUP.
+func HungUp(c *net.UnixConn) (bool, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	poll := []unix.PollFd{{}}
+	var perr error
+	if err := raw.Control(func(fd uintptr) {
+		poll[0].Fd = int32(fd)
+		_, perr = unix.Poll(poll, 0)
+	}); err != nil {
+		return false, err
+	}
+	return poll[0].Revents&unix.POLLHUP != 0, perr
+}
+
 // Kill sends a signal to one process; kill(2).
 func Kill(pid int, sig syscall.Signal) error { return unix.Kill(pid, sig) }
 
