@@ -46,11 +46,19 @@ func Collect(ctx context.Context) (cleared []string, err error) {
 			failures = append(failures, err)
 			continue
 		}
+		tree, found := trees[e.Name()]
+		if dead && lock == nil && found { // or a cleaner of temporary files took the lock's file
+			alive, err := tree.Alive()
+			if err != nil {
+				failures = append(failures, err)
+			}
+			dead = !alive && err == nil
+		}
 		if !dead {
 			delete(trees, e.Name())
 			continue
 		}
-		err = collectRun(ctx, path, trees[e.Name()])
+		err = collectRun(ctx, path, tree)
 		delete(trees, e.Name())
 		if lock != nil {
 			_ = lock.Close()
