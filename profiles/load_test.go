@@ -216,6 +216,10 @@ func TestLoadErrors(t *testing.T) {
 		{"extends nothing", "profiles:\n  ci: {extends: ''}", "profiles.ci.extends: the name of a profile is empty"},
 		{"extends itself", "profiles:\n  ci: {extends: ci}", "f.yaml:2:17: profiles.ci.extends: it extends itself: ci → ci"},
 		{"a cycle", "profiles:\n  a: {extends: b}\n  b: {extends: c}\n  c: {extends: a}", "f.yaml:4:16: profiles.c.extends: it extends itself: a → b → c → a"},
+		{"a title that is a terminal's command", own("title", `"a\e[2J"`), `f.yaml:4:12: profiles.ci.title: "a\x1b[2J" has a character that cannot be shown`},
+		{"a part of the headroom that is one", own("headroom", `{"a\e[2J": 1GiB}`), `f.yaml:4:16: profiles.ci.headroom: the key "a\x1b[2J" has a character that cannot be shown`},
+		{"a profile that is one", "profiles:\n  \"a\\e[2J\": {extends: host}", `f.yaml:2:3: profiles: the key "a\x1b[2J" has a character that cannot be shown`},
+		{"no YAML, with one in it", "profiles: {\n  ? \x1b[2J", "f.yaml:"},
 		{"a mistake in the second one", "profiles:\n  a: {extends: host}\n  b: {extends: a, memory: 0}", `f.yaml:3:27: profiles.b.memory: "0" is 0 bytes`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -225,6 +229,9 @@ func TestLoadErrors(t *testing.T) {
 			}
 			if !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got  %v\nwant %s\nin:\n%s", err, tt.want, tt.in)
+			}
+			if strings.ContainsRune(err.Error(), 0x1b) {
+				t.Errorf("a terminal would take %q for a command", err)
 			}
 			var fe *FileError
 			if !errors.As(err, &fe) || fe.File != "f.yaml" || fe.Line < 1 || fe.Column < 1 {

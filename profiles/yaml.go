@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/agext/levenshtein"
@@ -134,9 +135,9 @@ func parseFile(file string, data []byte, own bool) (doc *document, err error) {
 		var ye yaml.Error
 		if errors.As(err, &ye) && ye.GetToken() != nil && ye.GetToken().Position != nil {
 			p := ye.GetToken().Position
-			return nil, &FileError{File: file, Line: p.Line, Column: p.Column, Err: fmt.Errorf("not YAML: %s", ye.GetMessage())}
+			return nil, &FileError{File: file, Line: p.Line, Column: p.Column, Err: fmt.Errorf("not YAML: %s", shown(ye.GetMessage()))}
 		}
-		return nil, whole.errorf("not YAML: %v", err)
+		return nil, whole.errorf("not YAML: %s", shown(err.Error()))
 	}
 	r := &reader{file: file}
 	doc = &document{}
@@ -325,6 +326,9 @@ func (r *reader) mapping(n ast.Node, path string, keys []string) ([]entry, error
 			return nil, kv.errorf("a key must be a plain name")
 		}
 		name := mv.Key.GetToken().Value
+		if name != shown(name) {
+			return nil, kv.errorf("the key %q has a character that cannot be shown", name)
+		}
 		e := entry{key: name, path: join(path, name), at: *kv, node: mv.Value}
 		e.at.key = e.path
 		if keys != nil && !slices.Contains(keys, name) {
@@ -352,7 +356,24 @@ func (r *reader) scalar(n ast.Node, path string) (*value, error) {
 	default:
 		return nil, v.errorf("it holds %s; it must be one plain value", kind(n))
 	}
+	if v.text != shown(v.text) {
+		return nil, v.errorf("%q has a character that cannot be shown", v.text)
+	}
 	return v, nil
+}
+
+// shown is s with an escape for each character that is none to look at. The file may
+// be a stranger's, and what it says is written to a terminal.
+func shown(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // profile reads what stands under one profile's name.
