@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -101,7 +102,7 @@ func WriteFile(path string, run *Run) (err error) {
 		return err
 	}
 	if inPlace {
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+		f, err := openInPlace(path)
 		if err != nil {
 			return err
 		}
@@ -120,6 +121,26 @@ func WriteFile(path string, run *Run) (err error) {
 		return err
 	}
 	return os.Rename(f.Name(), target)
+}
+
+// readerWait bounds the wait for somebody to read a pipe that is to be written to.
+const readerWait = 2 * time.Second
+
+// openInPlace opens what is no regular file. A plain open of a pipe waits for a reader
+// for ever, and no interrupt ends it.
+func openInPlace(path string) (*os.File, error) {
+	for end := time.Now().Add(readerWait); ; time.Sleep(10 * time.Millisecond) {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK, 0)
+		if !errors.Is(err, syscall.ENXIO) {
+			return f, err
+		}
+		if info, serr := os.Stat(path); serr != nil || info.Mode()&os.ModeNamedPipe == 0 {
+			return nil, err
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("nobody has opened the pipe to read it for %v: %w (start its reader before the run)", readerWait, err)
+		}
+	}
 }
 
 // resolve follows the links of path and says whether it must be written in place:

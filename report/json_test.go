@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -296,6 +297,24 @@ func TestWriteFileInPlace(t *testing.T) {
 	}
 	if data, err := os.ReadFile(log.Name()); err != nil || string(data) != "before\n"+want.String() {
 		t.Errorf("the log holds %d bytes, %v, want %d", len(data), err, len("before\n")+want.Len())
+	}
+}
+
+// A pipe that nobody reads must not hold the run for ever.
+func TestWriteFileToAPipeWithoutAReader(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- WriteFile(fifo, &Run{}) }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, syscall.ENXIO) || !strings.Contains(err.Error(), fifo) {
+			t.Errorf("without a reader: %v", err)
+		}
+	case <-time.After(readerWait + 10*time.Second):
+		t.Fatal("it waits for a reader")
 	}
 }
 
