@@ -45,6 +45,9 @@ func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) {
 	// Who connects and says nothing, from outside of the run, does not hold up its end.
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
 	if err := s.converse(ctx, conn); err != nil {
+		if errors.Is(err, syscall.EMFILE) {
+			err = fmt.Errorf("%w (sandrun has two files open for each worker that waits: start it under a higher 'ulimit -n', or fewer workers at once)", err)
+		}
 		// The shim prints it and exits; if it is gone, nobody wants to know.
 		_, _ = conn.Write(sandbox.Refuse(125, err.Error()))
 	}

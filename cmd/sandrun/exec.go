@@ -27,6 +27,7 @@ import (
 )
 
 func execCommand() *cli.Command {
+	toCommand := 1 // after the first word that is no flag, all are the command's
 	return &cli.Command{
 		Name:      "exec",
 		Usage:     "run a command, each of its test workers in a leaf of its own",
@@ -52,6 +53,7 @@ An interrupt (Ctrl-C) reaches the whole run; a second one kills it.`,
 			&cli.BoolFlag{Name: "guest-overlay", Usage: "run over a throw-away layer: nothing that the command writes stays"},
 			&cli.StringFlag{Name: "guest-network", Value: "auto", Usage: "`NET` of the guest: passt, loopback, auto (passt where it is installed)", Validator: oneOf("auto", "passt", "loopback")},
 		),
+		StopOnNthArg: &toCommand,
 		OnUsageError: usageError,
 		Action:       runExec,
 	}

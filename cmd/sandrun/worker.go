@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v3"
@@ -39,10 +40,10 @@ func runWorker(_ context.Context, c *cli.Command) error {
 		case args[0] == "--label" && len(args) > 1:
 			args = args[2:]
 			continue
-		case len(args[0]) > 8 && args[0][:8] == "--label=":
+		case strings.HasPrefix(args[0], "--label="):
 			args = args[1:]
 			continue
-		case args[0][:min(1, len(args[0]))] == "-":
+		case strings.HasPrefix(args[0], "-"):
 			return fmt.Errorf("sandrun worker: unknown flag %s (see 'sandrun worker --help')", args[0])
 		}
 		break

@@ -99,3 +99,18 @@ func TestCannotRun(t *testing.T) {
 		}
 	}
 }
+
+// More workers at once than sandrun may have files open for: each runs under its
+// caps or is refused with the way out, and the run ends.
+func TestOutOfDescriptors(t *testing.T) {
+	p := e2e.New(t, small, "sh", "-c", `
+		i=0; while [ $i -lt 60 ]; do i=$((i+1)); "$SANDRUN" worker -- sh -c 'sleep 0.05; echo ran' & done; wait`)
+	p.Cmd.Args = append([]string{"sh", "-c", `ulimit -n 64; exec "$@"`, "sh", p.Cmd.Path}, p.Cmd.Args[1:]...)
+	p.Cmd.Path = "/bin/sh"
+	p.Start()
+	r := p.Wait()
+	ran, refused := strings.Count(r.Stdout, "ran\n"), strings.Count(r.Stderr, "ulimit -n")
+	if ran == 0 || refused == 0 || ran+refused != 60 {
+		t.Errorf("%d ran and %d were told of ulimit, want 60 together\n%s", ran, refused, r.Stderr)
+	}
+}
