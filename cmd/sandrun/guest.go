@@ -216,7 +216,20 @@ func seenOutside(file string) error {
 	if file == "" {
 		return nil
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(file))
+	switch filepath.Clean(file) {
+	case "/dev/stderr", "/dev/stdout", "/dev/fd/1", "/dev/fd/2", "/dev/null", "/dev/tty":
+		return nil // the guest has them too
+	}
+	target := file
+	if info, err := os.Stat(file); err == nil {
+		if mode := info.Mode(); !mode.IsRegular() {
+			return fmt.Errorf("--json %s: it is no plain file (%v), and the guest cannot reach what is behind it (name a file, or /dev/stderr)", file, mode.Type())
+		}
+		if target, err = filepath.EvalSymlinks(file); err != nil {
+			return fmt.Errorf("--json: %w", err)
+		}
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(target))
 	if err != nil {
 		return fmt.Errorf("--json: %w", err)
 	}
