@@ -47,7 +47,7 @@ type output struct {
 
 // command runs the spec's command to its end and tells the host how it ended.
 func (i *initProcess) command() error {
-	if st, err := os.Stat(i.spec.Dir); err != nil {
+	if st, err := os.Stat(string(i.spec.Dir)); err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	} else if !st.IsDir() {
 		return fmt.Errorf("working directory %s: not a directory", i.spec.Dir)
@@ -219,7 +219,7 @@ func (c *child) start(s *spec) (err error) {
 		err = c.startLeader(s, files, tty)
 	} else {
 		c.pid, err = syscall.ForkExec(s.Args[0], s.Args, &syscall.ProcAttr{
-			Dir: s.Dir, Env: s.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+			Dir: string(s.Dir), Env: s.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 		})
 	}
 	for _, f := range c.files {

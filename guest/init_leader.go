@@ -23,10 +23,10 @@ const (
 )
 
 type leaderSpec struct {
-	Args []string `json:"args"`
-	Env  []string `json:"env"`
-	Dir  string   `json:"dir"`
-	TTY  int      `json:"tty"` // which descriptor is the terminal
+	Args octetList `json:"args"`
+	Env  octetList `json:"env"`
+	Dir  octets    `json:"dir"`
+	TTY  int       `json:"tty"` // which descriptor is the terminal
 }
 
 // A leaderEvent has one field set.
@@ -52,7 +52,7 @@ func runLeader() error {
 		return fmt.Errorf("read the command: %w", err)
 	}
 	pid, err := syscall.ForkExec(s.Args[0], s.Args, &syscall.ProcAttr{
-		Dir: s.Dir, Env: s.Env, Files: []uintptr{0, 1, 2},
+		Dir: string(s.Dir), Env: s.Env, Files: []uintptr{0, 1, 2},
 		Sys: &syscall.SysProcAttr{Foreground: true, Ctty: s.TTY},
 	})
 	if errno := syscall.Errno(0); errors.As(err, &errno) {

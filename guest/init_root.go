@@ -36,7 +36,7 @@ func (i *initProcess) enterRoot() error {
 	if !root.readOnly {
 		return errors.New("the root was booted for writing, and an overlay was asked for")
 	}
-	if err := enterOverlay(i.spec.Overlay); err != nil {
+	if err := enterOverlay(string(i.spec.Overlay)); err != nil {
 		return err
 	}
 	return checkOverlay()

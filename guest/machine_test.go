@@ -72,6 +72,21 @@ func TestCommandSeesItsWorld(t *testing.T) {
 	}
 }
 
+// What Linux passes need not be text.
+func TestCommandIsPassedByteByByte(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "not\xffUTF-8")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m := shell(t, `printf '%s|%s|' "$1" "$X"; pwd -P`)
+	m.Args = append(m.Args, "sh", "\xc3(")
+	m.Env = append(m.Env, "X=\xfe")
+	m.Dir = dir
+	if got, want := mustRun(t, m), "\xc3(|\xfe|"+dir+"\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestFactsInside(t *testing.T) {
 	if Inside() {
 		t.Fatal("the host is taken for a guest")

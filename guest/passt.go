@@ -77,11 +77,11 @@ func startPasst() (p *passt, err error) {
 		return nil, fmt.Errorf("network of the guest: %w (install Debian's package passt)", err)
 	}
 	p = &passt{ready: make(chan struct{}), ended: make(chan struct{})}
-	defer func() {
+	defer func(made *passt) { // a failure returns nil as p
 		if err != nil {
-			closeAll(p.kernel, p.frames, p.stream)
+			closeAll(made.kernel, made.frames, made.stream)
 		}
-	}()
+	}(p)
 	if p.kernel, p.frames, err = sys.SocketPair(sys.SocketSeqPacket, frameBuffer); err != nil {
 		return nil, fmt.Errorf("network of the guest: %w", err)
 	}

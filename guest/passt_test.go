@@ -73,6 +73,12 @@ func TestPasstFails(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Error(err)
 	}
+	if err := os.WriteFile(program, []byte("#!/no/such/interpreter\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := startPasst(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v, want that it cannot be executed", err)
+	}
 	t.Setenv("PATH", "/nonexistent")
 	if _, err := startPasst(); err == nil || !strings.Contains(err.Error(), "install") {
 		t.Errorf("%v, want an error with the way out", err)

@@ -96,7 +96,7 @@ func (m *Machine) start() (_ *running, err error) {
 		args = append(args, "ubd0="+filepath.Join(m.RunDir, swapName))
 	}
 	s := &spec{
-		Args: m.Args, Env: m.Env, Dir: m.Dir,
+		Args: m.Args, Env: m.Env, Dir: octets(m.Dir),
 		Swap: m.Swap > 0, Network: m.Network,
 		Facts: m.hostFacts(r.seat.cpu),
 	}
@@ -104,7 +104,7 @@ func (m *Machine) start() (_ *running, err error) {
 		return nil, err
 	}
 	if m.Overlay {
-		s.Overlay = filepath.Join(m.Modules, "overlay.ko")
+		s.Overlay = octets(filepath.Join(m.Modules, "overlay.ko"))
 	}
 	if err := r.wire(s); err != nil {
 		return nil, err

@@ -54,17 +54,53 @@ const (
 	asTerminal = "terminal" // the one pseudo-terminal
 )
 
+// An octets is a string of a system call. In JSON it is base64: it need not be
+// UTF-8, and JSON would replace what is not.
+type octets string
+
+func (o octets) MarshalJSON() ([]byte, error) { return json.Marshal([]byte(o)) }
+
+func (o *octets) UnmarshalJSON(text []byte) error {
+	var b []byte
+	err := json.Unmarshal(text, &b)
+	*o = octets(b)
+	return err
+}
+
+// An octetList is a list of such strings.
+type octetList []string
+
+func (l octetList) MarshalJSON() ([]byte, error) {
+	b := make([][]byte, len(l))
+	for i, s := range l {
+		b[i] = []byte(s)
+	}
+	return json.Marshal(b)
+}
+
+func (l *octetList) UnmarshalJSON(text []byte) error {
+	var b [][]byte
+	if err := json.Unmarshal(text, &b); err != nil {
+		return err
+	}
+	*l = make(octetList, len(b))
+	for i, s := range b {
+		(*l)[i] = string(s)
+	}
+	return nil
+}
+
 // A spec is what process 1 has to do.
 type spec struct {
-	Args     []string     `json:"args"`
-	Env      []string     `json:"env"`
-	Dir      string       `json:"dir"`
+	Args     octetList    `json:"args"`
+	Env      octetList    `json:"env"`
+	Dir      octets       `json:"dir"`
 	Streams  [3]string    `json:"streams"` // by stream
 	Termios  *sys.Termios `json:"termios,omitempty"`
 	Winsize  *sys.Winsize `json:"winsize,omitempty"`
 	Hostname string       `json:"hostname"`
 	Swap     bool         `json:"swap"`    // swap on /dev/ubda
-	Overlay  string       `json:"overlay"` // the overlay module's path; "" runs on the host's own files
+	Overlay  octets       `json:"overlay"` // the overlay module's path; "" runs on the host's own files
 	Network  NetworkMode  `json:"network"`
 	Facts    Facts        `json:"facts"` // without what only the guest knows
 }
