@@ -50,7 +50,8 @@ type Tree struct {
 
 	mu     sync.Mutex // guards what follows, and makes NewLeaf and Close exclude each other
 	leaves map[*Leaf]struct{}
-	closed bool
+	closed bool // no more leaves
+	gone   bool // the directory is
 }
 
 // Open acquires a subtree, builds the tree in it, moves the calling process into
@@ -150,23 +151,28 @@ func (t *Tree) Member(kernelPath string) (name string, ok bool) {
 
 // Close kills all processes of the tree but the caller's, waits until they are
 // gone, moves the caller back to where it came from and removes the tree. The
-// error names what stays and why. It waits until ctx is done,
-// at most RemoveWait (a second, when it is done before).
+// error names what stays and why; another Close tries again. It waits until ctx is
+// done, at most RemoveWait (a second, when it is done before).
 func (t *Tree) Close(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if t.gone {
 		return nil
 	}
 	t.closed = true
 	ctx, cancel := removal(ctx)
 	defer cancel()
+	// First of all, for the rest may have to wait for another run. Whatever stays is
+	// named below, so the error says nothing new.
+	_ = t.machine.Kill()
 	for l := range t.leaves {
 		l.close()
 	}
 	t.leaves = nil
 	t.machine.close()
-	return t.site.leave(ctx, path.Base(t.path))
+	err := t.site.leave(ctx, path.Base(t.path))
+	t.gone = err == nil
+	return err
 }
 
 // enableControllers lets the children of a cgroup be limited: memory and pids

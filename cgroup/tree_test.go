@@ -323,6 +323,39 @@ func TestRemoveAfterAnInterrupt(t *testing.T) {
 	}
 }
 
+// Another run that holds the site keeps no process of this one alive.
+func TestCloseKillsBeforeItWaits(t *testing.T) {
+	tree := openTree(t, testMachine)
+	p := start(t, into(tree.Main()), "sleep")
+	p.line()
+	site, err := os.Open(tree.Delegation().Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = site.Close() }()
+	if err := syscall.Flock(int(site.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	var fe *FileError
+	if err := tree.Close(ctx); !errors.As(err, &fe) || fe.Op != "lock" {
+		t.Errorf("Close of a tree whose site is held: %v", err)
+	}
+	if !zombie(p.cmd.Process.Pid) {
+		t.Error("the process lives on")
+	}
+	if err := site.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Close(t.Context()); err != nil {
+		t.Errorf("Close once the site is free: %v", err)
+	}
+	if _, err := os.Stat(tree.Path()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left behind: %v", err)
+	}
+}
+
 func TestKillWithoutCgroupKill(t *testing.T) {
 	tree := openTree(t, testMachine)
 	l := newLeaf(t, tree, "worker-0001", Limits{Memory: 128 << 20, Pids: 60})
