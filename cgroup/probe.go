@@ -96,6 +96,7 @@ func strip(err error) string {
 func probeWays(ctx context.Context) (*Tree, []Check) {
 	total := Check{Name: DelegationCheck, State: No, Detail: ErrNoDelegation.Error(), Fix: "use the guest kernel (sandrun kernel install), or have a cgroup delegated: see the ways below"}
 	if _, err := findHierarchy(); err != nil {
+		total.Fix = "use the guest kernel (sandrun kernel install), or mend cgroup v2 first"
 		return nil, []Check{total} // the check before says it
 	}
 	var tree *Tree

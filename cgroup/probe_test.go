@@ -13,6 +13,15 @@ func init() {
 	helpers["probe"] = func([]string) error {
 		return json.NewEncoder(os.Stdout).Encode(Probe(context.Background()))
 	}
+	helpers["probe-no-mount"] = func(args []string) error {
+		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+			return err
+		}
+		if err := syscall.Unmount("/sys/fs/cgroup", syscall.MNT_DETACH); err != nil {
+			return err
+		}
+		return helpers["probe"](args)
+	}
 	helpers["probe-read-only"] = func(args []string) error {
 		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 			return err
@@ -97,5 +106,30 @@ func TestProbeOfAReadOnlyHierarchy(t *testing.T) {
 	}
 	if c := checks[0]; c.State != No || !strings.Contains(c.Detail, "read-only") || c.Fix != "mount -o remount,rw /sys/fs/cgroup" {
 		t.Errorf("%+v", c)
+	}
+}
+
+// Where there is no hierarchy no way is tried, and none is pointed at.
+func TestProbeWithoutAHierarchy(t *testing.T) {
+	s := newSandbox(t)
+	attr := s.attr(0)
+	attr.Cloneflags = syscall.CLONE_NEWNS
+	p := start(t, attr, "probe-no-mount")
+	line := p.line()
+	p.wait()
+	var checks []Check
+	if err := json.Unmarshal([]byte(line), &checks); err != nil {
+		t.Fatal(err)
+	}
+	if c := checks[0]; c.State != No || c.Fix == "" {
+		t.Errorf("%+v", c)
+	}
+	for _, c := range checks {
+		if c.Name == DelegationCheck && (c.State != No || c.Fix == "" || strings.Contains(c.Fix, "below")) {
+			t.Errorf("%+v", c)
+		}
+		if strings.HasPrefix(c.Name, DelegationCheck+": ") {
+			t.Errorf("%+v was tried", c)
+		}
 	}
 }
