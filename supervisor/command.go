@@ -23,6 +23,7 @@ type Command struct {
 	Stdout     *os.File
 	Stderr     *os.File
 	Credential *syscall.Credential // nil: as sandrun itself
+	Umask      *int                // the file mode mask, umask(2); nil: sandrun's own
 }
 
 // start runs the command in the main leaf, never outside it. The kernel kills the
@@ -31,7 +32,7 @@ func (s *Supervisor) start(c Command) (*exec.Cmd, error) {
 	cmd := c.cmd()
 	cmd.SysProcAttr.UseCgroupFD = true
 	cmd.SysProcAttr.CgroupFD = s.Tree.Main().FD()
-	err := s.launch(cmd)
+	err := s.launch(cmd, c.Umask)
 	if noCloneIntoCgroup(err) {
 		return s.startByShim(c)
 	}
@@ -47,7 +48,7 @@ func (s *Supervisor) startByShim(c Command) (*exec.Cmd, error) {
 	s.byShim = true
 	s.mu.Unlock()
 	cmd := c.cmd()
-	return cmd, s.launch(cmd)
+	return cmd, s.launch(cmd, c.Umask)
 }
 
 func (c Command) cmd() *exec.Cmd {
@@ -76,10 +77,16 @@ func noCloneIntoCgroup(err error) bool {
 
 // launch starts cmd from a thread that lives as long as this process: the parent
 // death signal is sent when the forking *thread* ends; prctl(2).
-func (s *Supervisor) launch(cmd *exec.Cmd) error {
+func (s *Supervisor) launch(cmd *exec.Cmd, umask *int) error {
 	started := make(chan error)
 	go func() {
-		runtime.LockOSThread()
+		runtime.LockOSThread() // and never unlocked: the mask is this thread's alone
+		if umask != nil {
+			if err := sys.ThreadUmask(*umask); err != nil {
+				started <- err
+				return
+			}
+		}
 		s.mu.Lock() // the shim may ask before we know its pid
 		err := cmd.Start()
 		if err == nil {

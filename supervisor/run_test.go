@@ -147,6 +147,27 @@ func TestRunLeftovers(t *testing.T) {
 	}
 }
 
+// The command and its workers have the file mode mask that was asked for; sandrun keeps its own.
+func TestRunUmask(t *testing.T) {
+	tr := newTrial(t, `umask; sandrun worker -- sh -c umask`)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := tr.open(t)
+	c, mask := tr.command(s), 0o027
+	c.Stdout, c.Umask = w, &mask
+	before := syscall.Umask(0o022)
+	_, err = s.Run(t.Context(), c)
+	after := syscall.Umask(before)
+	_ = w.Close()
+	out, rerr := io.ReadAll(r)
+	_ = r.Close()
+	if err := errors.Join(err, rerr); err != nil || string(out) != "0027\n0027\n" || after != 0o022 {
+		t.Errorf("%v, masks %q, sandrun's own %#o; want 0027 twice, and 022", err, out, after)
+	}
+}
+
 // The command starts through the shim where clone3 cannot put it into its leaf.
 func TestStartByShim(t *testing.T) {
 	r, w, err := os.Pipe()

@@ -34,7 +34,7 @@ func execCommand() *cli.Command {
 		ArgsUsage: "-- CMD [ARG...]",
 		Description: `   sandrun exec -- go test ./...                       this machine, with headroom
    sandrun exec --profile t3.small -- go test ./...    as on a t3.small
-   sandrun exec -n 4 --worker-memory 2GiB -- make test
+   sandrun exec --profile t3.xlarge -n 4 --worker-memory 2GiB -- make test
    sandrun exec --kernel guest -- go test ./...        in the embedded kernel
 
 The exit status is the command's own; 1 when the command says 0 although a cap
@@ -44,10 +44,10 @@ command cannot be executed or is not found.
 An interrupt (Ctrl-C) reaches the whole run; a second one kills it.`,
 		Flags: append(overrideFlags(),
 			&cli.StringFlag{Name: "kernel", Value: "auto", Usage: "`WHERE` the leaves are made: host, guest (the embedded kernel), auto (guest where the host cannot)", Validator: oneOf("auto", "host", "guest")},
-			&cli.DurationFlag{Name: "timeout", Usage: "kill a worker that runs longer than `D`", Validator: notNegative},
-			&cli.DurationFlag{Name: "run-timeout", Usage: "kill the whole run after `D`", Validator: notNegative},
+			&cli.DurationFlag{Name: "timeout", DefaultText: "no bound", Usage: "kill a worker that runs longer than `D`, such as 90s or 5m", Validator: notNegative},
+			&cli.DurationFlag{Name: "run-timeout", DefaultText: "no bound", Usage: "kill the whole run after `D`", Validator: notNegative},
 			&cli.StringFlag{Name: "json", Usage: "write the record of the run to `FILE`", TakesFile: true},
-			&cli.StringFlag{Name: "guest-memory", Usage: "memory of the guest, `SIZE` (default: the machine's and room for the kernel)"},
+			&cli.StringFlag{Name: "guest-memory", Usage: "memory of the guest, `SIZE` (default: the machine's and room for the kernel; 4 GiB of the profile host)"},
 			&cli.StringFlag{Name: "guest-swap", Usage: "swap of the guest, `SIZE` (default: the machine's)"},
 			&cli.DurationFlag{Name: "guest-boot-timeout", Value: 20 * time.Second, Usage: "how long the guest kernel may take to come up", Validator: notNegative},
 			&cli.BoolFlag{Name: "guest-overlay", Usage: "run over a throw-away layer: nothing that the command writes stays"},
@@ -87,6 +87,7 @@ type plan struct {
 	workerLimit time.Duration
 	runLimit    time.Duration
 	as          *syscall.Credential // whom the command runs as; nil for sandrun's own user
+	umask       *int                // of the command; nil for sandrun's own
 }
 
 func runExec(ctx context.Context, c *cli.Command) error {
@@ -251,7 +252,7 @@ func supervise(ctx context.Context, p plan, dir *supervisor.RunDir, tree *cgroup
 	command := supervisor.Command{
 		Path: p.path, Argv: p.argv, Dir: p.dir,
 		Env:   append(env, sandbox.SocketEnv+"="+s.Socket()),
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Credential: p.as,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Credential: p.as, Umask: p.umask,
 	}
 	tests, finish, err := follow(&command)
 	if err != nil {

@@ -31,6 +31,7 @@ type handover struct {
 	UID     int              `json:"uid"`
 	GID     int              `json:"gid"`
 	Groups  []uint32         `json:"groups"`
+	Umask   int              `json:"umask"`
 }
 
 // takeOver takes the plan that the host has made; false outside a guest.
@@ -46,7 +47,7 @@ func (p *plan) takeOver() (bool, error) {
 	if err := json.Unmarshal([]byte(value), &h); err != nil {
 		return true, fmt.Errorf("%s: %w", hostEnv, err)
 	}
-	p.machine, p.path = h.Machine, h.Path
+	p.machine, p.path, p.umask = h.Machine, h.Path, &h.Umask
 	if h.UID != 0 {
 		// Inside, sandrun is root for the sake of the cgroups; the command is who
 		// it would be on the host.
@@ -111,7 +112,7 @@ func inGuest(ctx context.Context, c *cli.Command, p plan, signals <-chan os.Sign
 		return err
 	}
 	value, err := json.Marshal(handover{
-		Machine: p.machine, Path: p.path, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups(),
+		Machine: p.machine, Path: p.path, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups(), Umask: umask(),
 	})
 	if err != nil {
 		return err
@@ -242,6 +243,13 @@ func seenOutside(file string) error {
 		}
 	}
 	return nil
+}
+
+// umask reads the file mode mask; there is no way to read it but to set it.
+func umask() int {
+	mask := syscall.Umask(0o077)
+	syscall.Umask(mask)
+	return mask
 }
 
 func groups() []uint32 {
