@@ -20,7 +20,10 @@ func gcCommand() *cli.Command {
 		Description: `Every run does this for those before it; this command does it now. Runs that are
 alive are never touched.`,
 		OnUsageError: usageError,
-		Action: func(ctx context.Context, _ *cli.Command) error {
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeout(ctx, collectWithin)
 			defer cancel()
 			cleared, err := supervisor.Collect(ctx)

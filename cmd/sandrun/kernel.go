@@ -101,7 +101,7 @@ func kernelRemoveCommand() *cli.Command {
 // noArguments refuses what a command would otherwise silently ignore.
 func noArguments(c *cli.Command) error {
 	if c.Args().Present() {
-		return fmt.Errorf("%s: unknown argument %q", c.FullName(), c.Args().First())
+		return fmt.Errorf("%s: unknown argument %q (see '%s --help')", c.Name, c.Args().First(), c.FullName())
 	}
 	return nil
 }

@@ -173,7 +173,10 @@ func versionCommand() *cli.Command {
 		Name:         "version",
 		Usage:        "print the version",
 		OnUsageError: usageError,
-		Action: func(context.Context, *cli.Command) error {
+		Action: func(_ context.Context, c *cli.Command) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
 			fmt.Println("sandrun", version)
 			return nil
 		},
