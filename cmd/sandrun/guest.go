@@ -78,10 +78,15 @@ func guestMachine(c *cli.Command, dir string) (m profiles.Machine, memory int64,
 		}
 	}
 	limit := max(memory-guestRoom, 0)
-	if memory == 0 && c.String("profile") == "host" && c.String("memory") == "" {
+	unasked := memory == 0 && c.String("profile") == "host" && c.String("memory") == ""
+	if unasked {
 		limit = unaskedMemory
 	}
+	const more = " of this machine: --guest-memory or --profile for more"
 	if m, err = resolveMachine(c, dir, limit); err != nil {
+		if unasked {
+			err = fmt.Errorf("%w (the guest holds %s%s)", err, report.FormatBytes(unaskedMemory), more)
+		}
 		return m, 0, err
 	}
 	switch {
@@ -91,8 +96,8 @@ func guestMachine(c *cli.Command, dir string) (m profiles.Machine, memory int64,
 		return m, 0, fmt.Errorf("--guest-memory %s is less than the %s that the run may use: the guest would be full before its caps are (leave it out, or lower --memory)",
 			c.String("guest-memory"), report.FormatBytes(m.Budget))
 	}
-	if limit == unaskedMemory {
-		m.Notes = append(m.Notes, "the guest holds "+report.FormatBytes(unaskedMemory)+" of this machine: --guest-memory or --profile for more")
+	if unasked && m.Memory == unaskedMemory { // a smaller machine is held whole
+		m.Notes = append(m.Notes, "the guest holds "+report.FormatBytes(m.Memory)+more)
 	}
 	return m, memory, nil
 }
