@@ -261,7 +261,7 @@ func (c *child) obey(acked chan<- struct{}) {
 	for {
 		m, err := c.link.receive()
 		if err != nil {
-			continue // a line that nobody of ours wrote
+			continue // the command may have changed the line's modes
 		}
 		switch {
 		case m.Signal != 0:

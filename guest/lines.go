@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -121,7 +122,12 @@ func (r *running) input(from *os.File, how string) (err error) {
 	if how == asTerminal {
 		eof = func() {} // it was hung up, and that is a signal
 	}
-	r.feed, err = newFeeder(from, r.chunks.pass, eof)
+	r.feed, err = newFeeder(from, r.chunks.pass, eof, func(err error) {
+		// A machine that is over says so itself.
+		if !errors.Is(err, errMachineOver) && !isClosedPipe(err) {
+			r.inErr <- err
+		}
+	})
 	return err
 }
 

@@ -50,8 +50,8 @@ type Machine struct {
 	// Network says what the guest can reach beyond its own loopback interface.
 	Network NetworkMode
 
-	// BootTimeout bounds the time from Start to the first sign of life of the
-	// guest's process 1 (0: 20 seconds); Timeout bounds the whole life of the
+	// BootTimeout bounds the time from Start to the start of the command (0: 20
+	// seconds); Timeout bounds the whole life of the
 	// machine (0: no bound).
 	BootTimeout, Timeout time.Duration
 
@@ -160,7 +160,7 @@ func (m *Machine) check() error {
 		}
 	}
 	if !filepath.IsAbs(m.RunDir) || !plainPath(m.RunDir) {
-		return fmt.Errorf("run directory %q: must be an absolute path without white space, quotes, commas, colons and backslashes, which a kernel command line cannot carry; set TMPDIR to one", m.RunDir)
+		return fmt.Errorf("run directory %q: must be an absolute path without white space (to a kernel the byte 0xA0, too, as in \"à\"), quotes, commas, colons and backslashes, which a kernel command line cannot carry; set TMPDIR to one", m.RunDir)
 	}
 	if st, err := os.Stat(m.RunDir); err != nil {
 		return fmt.Errorf("run directory: %w", err)
@@ -173,8 +173,12 @@ func (m *Machine) check() error {
 // plainPath reports whether a path means itself on a kernel command line, and in
 // the arguments of the kernel's block driver.
 func plainPath(path string) bool {
-	return !strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r == 0x7f }) && !strings.ContainsAny(path, `,:"'\\`)
+	return !strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r == 0x7f }) && !strings.ContainsAny(path, `,:"'\\`) &&
+		strings.IndexByte(path, latin1Space) < 0
 }
+
+// latin1Space is white space to the kernel (lib/ctype.c), also as half of an "à".
+const latin1Space = 0xa0
 
 // minMemory is what the kernel, process 1 and a small command need, in bytes.
 const minMemory = 64 << 20

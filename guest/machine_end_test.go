@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -210,6 +211,115 @@ func TestHostPassesASignalOn(t *testing.T) {
 	rest, _ := io.ReadAll(out)
 	_ = host.Wait()
 	if code := host.ProcessState.ExitCode(); code != 9 || string(rest) != "bye\n" {
+		t.Errorf("exit status %d, output %q", code, rest)
+	}
+}
+
+// Where stdin cannot be brought in, the command must neither see an early end nor
+// wait for ever.
+func TestStdinThatCannotBePassed(t *testing.T) {
+	m := newMachine(t, "/bin/cat")
+	m.Timeout = 20 * time.Second
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	m.Stdin = r
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	taken := filepath.Join(m.RunDir, shareName, chunkFile(1))
+	if err := os.Mkdir(taken, 0o700); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.WriteString("input"); err != nil {
+		t.Error(err)
+	}
+	if err := m.Wait(); !errors.Is(err, syscall.EISDIR) || !strings.Contains(err.Error(), "pass stdin") {
+		t.Errorf("%v", err)
+	}
+	_ = w.Close()
+}
+
+// The control line is a device of the guest: what the command writes there is no
+// message, and does not spoil one.
+func TestCommandWritesToTheControlLine(t *testing.T) {
+	m := shell(t, "printf begun >/dev/ttyS0; echo '{\"chunk\":' >/dev/ttyS0; printf 'begun again' >/dev/ttyS0; echo out; exit 3")
+	m.Timeout = 20 * time.Second
+	stdout, _, err := run(t, m)
+	if code := exitStatus(t, err); code != 3 || stdout != "out\n" {
+		t.Errorf("exit status %d, stdout %q", code, stdout)
+	}
+}
+
+// Process 1 may stop on its way, too: here it opens a FIFO as the overlay's module.
+func TestGuestThatStopsBeforeTheCommand(t *testing.T) {
+	m := newMachine(t, "/bin/true")
+	m.Modules = t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(m.Modules, "overlay.ko"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.BootTimeout, m.Timeout = 2*time.Second, 20*time.Second
+	fails(t, m, ErrBoot, "")
+}
+
+// A second machine in a run directory is refused, and the first one keeps its files.
+func TestRunDirectoryInUse(t *testing.T) {
+	first, second := newMachine(t, "/bin/sleep", "60"), newMachine(t, "/bin/true")
+	second.RunDir = first.RunDir
+	if err := first.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("%v", err)
+	}
+	if left := Leftovers(first.RunDir); len(left) == 0 {
+		t.Error("the files of the first machine are gone")
+	}
+	if err := first.Signal(syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	if code := exitStatus(t, first.Wait()); code != 128+int(syscall.SIGKILL) {
+		t.Errorf("exit status %d", code)
+	}
+}
+
+// What nohup has made the host's process ignore does not reach the command. The
+// kernel, which opens what all processes inside open, may open more than this one.
+func TestHostThatIgnoresHangup(t *testing.T) {
+	m := shell(t, `trap 'echo hung up' HUP; echo ready; sleep 1; echo end`)
+	host := exec.Command("/bin/sh", "-c", `trap '' HUP; ulimit -Sn 100; exec "$0"`, m.Init)
+	host.Env = hostProgramEnv(t, m)
+	host.Stderr = os.Stderr
+	out, err := host.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready := make([]byte, len("ready\n"))
+	if _, err := io.ReadFull(out, ready); err != nil {
+		t.Fatal(err)
+	}
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", kernelOf(t, m.RunDir)))
+	if err != nil {
+		t.Error(err)
+	}
+	for line := range strings.Lines(string(limits)) {
+		if rest, ok := strings.CutPrefix(line, "Max open files"); ok {
+			if f := strings.Fields(rest); f[0] != f[1] {
+				t.Errorf("the kernel may open %s files of %s", f[0], f[1])
+			}
+		}
+	}
+	if err := host.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	rest, _ := io.ReadAll(out)
+	_ = host.Wait()
+	if code := host.ProcessState.ExitCode(); code != 0 || string(rest) != "end\n" {
 		t.Errorf("exit status %d, output %q", code, rest)
 	}
 }

@@ -87,6 +87,22 @@ func TestCommandIsPassedByteByByte(t *testing.T) {
 	}
 }
 
+// To the kernel's command line a byte of "à" is a space.
+func TestInitWithABlankInItsPath(t *testing.T) {
+	for _, name := range []string{"two words", "voil\u00e0"} {
+		m := newMachine(t, "/bin/true")
+		link := filepath.Join(t.TempDir(), name)
+		if err := os.Symlink(m.Init, link); err != nil {
+			t.Fatal(err)
+		}
+		m.Init = link
+		mustRun(t, m)
+	}
+	if m := (&Machine{RunDir: "/tmp/voil\u00e0"}); plainPath(m.RunDir) {
+		t.Errorf("%s is taken for a path that the kernel reads as one", m.RunDir)
+	}
+}
+
 func TestFactsInside(t *testing.T) {
 	if Inside() {
 		t.Fatal("the host is taken for a guest")

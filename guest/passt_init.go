@@ -45,6 +45,7 @@ func bindResolvConf(system, own string) error {
 		if !filepath.IsAbs(target) {
 			target = filepath.Join(filepath.Dir(system), target)
 		}
+		target = filepath.Clean(target) // "/run/../etc" is the host's
 		if !strings.HasPrefix(target, "/run/") {
 			return fmt.Errorf("name server of the guest: %s leads to %s, which is not there", system, target)
 		}

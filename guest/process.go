@@ -113,8 +113,9 @@ func (p *kernelProcess) start(cpu int) error {
 	if err := p.Start(); err != nil {
 		return err
 	}
-	// A kernel that panics aborts; its memory is no core to keep.
-	if err := sys.NoCore(p.Process.Pid); err != nil {
+	// A kernel that panics aborts; its memory is no core to keep. It has a file open
+	// for each that is open inside, by whichever process.
+	if err := errors.Join(sys.NoCore(p.Process.Pid), sys.AllFiles(p.Process.Pid)); err != nil {
 		_ = p.Process.Kill()
 		_ = p.Wait()
 		return err

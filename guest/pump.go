@@ -59,6 +59,13 @@ func (p *pump) expect(total int64) {
 	}
 }
 
+// missing returns how many of the bytes that the guest has sent were not seen.
+func (p *pump) missing() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.target - p.n
+}
+
 // isClosedPipe reports whether a write failed because nobody reads any more.
 func isClosedPipe(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)

@@ -32,6 +32,7 @@ type running struct {
 	seat     seat
 	pumps    map[string]*pump
 	feed     *feeder
+	feeding  bool // feed runs
 	chunks   *chunks
 	term     *terminal
 	net      *passt
@@ -41,6 +42,7 @@ type running struct {
 	done     chan struct{} // closed when err is final
 	err      error
 
+	inErr  chan error // why stdin cannot go on
 	outErr chan error // failures to write the host's streams
 }
 
@@ -63,20 +65,25 @@ func (m *Machine) start() (_ *running, err error) {
 		signals:  make(chan os.Signal, 16),
 		over:     make(chan struct{}),
 		done:     make(chan struct{}),
+		inErr:    make(chan error, 1), // the feeder's last act
 		outErr:   make(chan error, 4),
 	}
+	ours := false // the run directory
 	defer func() {
 		for _, f := range r.w.theirs {
 			_ = f.Close()
 		}
 		if err != nil {
 			r.release()
+		}
+		if err != nil && ours {
 			err = errors.Join(err, removeLeftovers(m.RunDir))
 		}
 	}()
 	if err := os.Mkdir(filepath.Join(m.RunDir, shareName), 0o700); err != nil {
 		return nil, fmt.Errorf("the run directory is in use: %w", err)
 	}
+	ours = true
 	if m.initPath() != m.Init {
 		if own := ownDir(m.RunDir); own == "/dev" {
 			return nil, fmt.Errorf("init %q: a kernel command line cannot carry such a path, and a link to it in %s is not seen by the guest: move the program or set TMPDIR", m.Init, m.RunDir)
@@ -141,8 +148,11 @@ func (m *Machine) start() (_ *running, err error) {
 	cmd.ExtraFiles = r.w.theirs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	// Before the terminal is raw: a signal must not end this process while it is.
-	if len(m.Forward) > 0 { // none would mean all
-		signal.Notify(r.signals, m.Forward...)
+	for _, s := range m.Forward {
+		// What nohup and a shell's & have made this process ignore is not for its command.
+		if !signal.Ignored(s) {
+			signal.Notify(r.signals, s)
+		}
 	}
 	if r.term != nil {
 		signal.Notify(r.signals, syscall.SIGWINCH, syscall.SIGCONT)
@@ -205,7 +215,8 @@ func (r *running) supervise(ctx context.Context) {
 	}
 	var (
 		cause    error
-		up       bool
+		up       bool // process 1 runs
+		started  bool // the command did
 		end      *ending
 		drained  chan struct{}
 		canceled = ctx.Done()
@@ -215,7 +226,7 @@ func (r *running) supervise(ctx context.Context) {
 		if cause == nil {
 			cause = why
 		}
-		if !up {
+		if !started && !errors.Is(why, ErrInit) { // process 1 does not listen yet
 			r.kernel.kill()
 			return
 		}
@@ -234,12 +245,14 @@ func (r *running) supervise(ctx context.Context) {
 				r.kernel.kill()
 			case m.Hello:
 				up = true
-				boot.Stop()
 				_ = r.link.open()
 			case m.Started:
+				started = true
+				boot.Stop()
 				_ = os.Remove(filepath.Join(r.m.RunDir, shareName, specFile))
 				r.startInput()
 			case m.Fail != "":
+				boot.Stop() // it powers off
 				off(fmt.Errorf("%w: %s", ErrInit, m.Fail))
 			case m.Chunk != 0 && r.chunks != nil:
 				r.chunks.consumed(m.Chunk)
@@ -248,6 +261,8 @@ func (r *running) supervise(ctx context.Context) {
 			case m.Stopped:
 				r.suspend()
 			case m.Exit != nil && end == nil:
+				started = true // or there is no such program
+				boot.Stop()
 				end = m.Exit
 				drained = r.drain(end)
 			}
@@ -260,6 +275,8 @@ func (r *running) supervise(ctx context.Context) {
 		case <-life:
 			life = nil
 			off(r.stuck(fmt.Errorf("%w of %v", ErrTimeout, r.m.Timeout)))
+		case err := <-r.inErr:
+			off(err)
 		case <-canceled:
 			canceled = nil
 			off(r.stuck(context.Cause(ctx)))
@@ -270,7 +287,7 @@ func (r *running) supervise(ctx context.Context) {
 		case <-force:
 			r.kernel.kill()
 		case s := <-r.signals:
-			if sig := s.(syscall.Signal); !up && endsBoot(sig) {
+			if sig := s.(syscall.Signal); !started && endsBoot(sig) {
 				off(&ExitError{Code: codeSignal + int(sig)}) // as if the command had got it
 				break
 			}
@@ -313,6 +330,7 @@ func (r *running) startInput() {
 	if r.term != nil && r.term.input {
 		ready = func() bool { return r.term.foreground() && r.term.enter() == nil }
 	}
+	r.feeding = true
 	go r.feed.run(ready)
 }
 
@@ -342,16 +360,26 @@ func (r *running) drain(end *ending) chan struct{} {
 // finish collects what is left and says how it ended.
 func (r *running) finish(end *ending, cause, how error) {
 	close(r.over)
+	late := time.After(waitDelay)
 	if r.feed != nil {
 		r.feed.stop()
+		if r.feeding {
+			select { // what it reads would be read behind the place that is set here
+			case <-r.feed.done:
+			case <-late:
+				late = closedTime
+			}
+		}
 		if end != nil {
 			r.feed.giveBack(end.Stdin)
 		}
 	}
-	late := time.After(waitDelay)
 	for name, p := range r.pumps {
 		select {
 		case <-p.done:
+			if n := p.missing(); n > 0 && cause == nil {
+				r.fault(fmt.Errorf("%w (%v) before the last %d bytes of the command's %s were out", ErrDied, ended(how), n, name))
+			}
 		case <-late:
 			r.fault(fmt.Errorf("the guest's %s could not be written within %v: nobody reads it", name, waitDelay))
 			late = closedTime

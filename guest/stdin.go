@@ -23,15 +23,17 @@ type feeder struct {
 	fd   int
 	pass func([]byte) error // brings input into the guest
 	eof  func()             // says that there is no more
+	fail func(error)        // told why the input ended before its end
 
 	wakeR, wakeW *os.File // closed to stop
 	stopOnce     sync.Once
 	done         chan struct{}
+	terminal     bool
 	start        int64 // offset at first, of a regular file; otherwise -1
 }
 
-func newFeeder(f *os.File, pass func([]byte) error, eof func()) (_ *feeder, err error) {
-	fd := &feeder{pass: pass, eof: eof, done: make(chan struct{}), start: -1}
+func newFeeder(f *os.File, pass func([]byte) error, eof func(), fail func(error)) (_ *feeder, err error) {
+	fd := &feeder{pass: pass, eof: eof, fail: fail, done: make(chan struct{}), terminal: isTerminal(f), start: -1}
 	if fd.in, err = sys.Dup(f); err != nil {
 		return nil, err
 	}
@@ -68,8 +70,15 @@ func (f *feeder) run(ready func() bool) {
 			}
 			continue
 		}
-		n, end := f.fill(buf)
-		if n > 0 && f.pass(buf[:n]) != nil {
+		n, end, err := f.fill(buf)
+		if n > 0 {
+			if err := f.pass(buf[:n]); err != nil {
+				f.fail(err)
+				return
+			}
+		}
+		if err != nil {
+			f.fail(fmt.Errorf("read stdin: %w", err)) // the command must not see an early end
 			return
 		}
 		if end {
@@ -80,25 +89,31 @@ func (f *feeder) run(ready func() bool) {
 }
 
 // fill reads what is there, up to the size of buf; end says that nothing follows.
-func (f *feeder) fill(buf []byte) (n int, end bool) {
+func (f *feeder) fill(buf []byte) (n int, end bool, err error) {
 	for n < len(buf) {
 		if n > 0 {
 			if more, err := sys.ReadableNow(f.fd); err != nil || !more {
-				return n, false
+				return n, false, nil
 			}
 		}
 		k, err := syscall.Read(f.fd, buf[n:])
 		switch {
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
-			return n, false
-		case err != nil || k == 0: // a terminal that was hung up says EIO
-			return n, true
+			return n, false, nil
+		case err == syscall.EBADF || err == syscall.EISDIR: // write-only, as nohup makes it; a directory
+			return n, true, nil
+		case err == syscall.EIO && f.terminal: // it was hung up
+			return n, true, nil
+		case err != nil:
+			return n, false, err
+		case k == 0:
+			return n, true, nil
 		default:
 			n += k
 		}
 	}
-	return n, false
+	return n, false, nil
 }
 
 func (f *feeder) stopped(d time.Duration) bool {

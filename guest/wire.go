@@ -168,7 +168,8 @@ func (l *link) send(m message) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b = append(b, '\n')
+	// The command may write to the line, too: an end of what it began comes first.
+	b = append(append([]byte{'\n'}, b...), '\n')
 	if l.held != nil {
 		_, err = l.held.Write(b)
 		return err
@@ -189,14 +190,16 @@ func (l *link) write(b []byte) error {
 	return err
 }
 
+// receive returns the next message and passes over lines that nobody of ours wrote.
 func (l *link) receive() (message, error) {
-	var m message
-	b, err := l.r.ReadBytes('\n')
-	if err != nil {
-		return m, err
+	for {
+		b, err := l.r.ReadBytes('\n')
+		if err != nil {
+			return message{}, err
+		}
+		var m message
+		if json.Unmarshal(b, &m) == nil {
+			return m, nil
+		}
 	}
-	if err := json.Unmarshal(b, &m); err != nil {
-		return m, fmt.Errorf("%q on the control line: %w", b, err)
-	}
-	return m, nil
 }

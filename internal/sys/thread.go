@@ -52,6 +52,21 @@ func NoCore(pid int) error {
 	return nil
 }
 
+// AllFiles lets a process open as many files as it may allow itself; prlimit(2)
+// RLIMIT_NOFILE.
+func AllFiles(pid int) error {
+	var limit unix.Rlimit
+	err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit)
+	if err == nil {
+		limit.Cur = limit.Max
+		err = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("prlimit RLIMIT_NOFILE of process %d: %w", pid, err)
+	}
+	return nil
+}
+
 // AwaitExit returns when a child has ended, and leaves it for wait(2): until then
 // its number is nobody else's. waitid(2) WNOWAIT.
 func AwaitExit(pid int) error {
