@@ -145,6 +145,9 @@ func TestRunLeftovers(t *testing.T) {
 	if w := find(t, got, "daemon"); w.Verdict != report.Passed || w.Evidence.Leftover != 2 {
 		t.Errorf("%s with %d left over, want passed with 2", w.Verdict, w.Evidence.Leftover)
 	}
+	if len(got.Notes) != 1 || !strings.Contains(got.Notes[0], "leaves: 2 ") {
+		t.Errorf("notes %q, want one on the two", got.Notes)
+	}
 }
 
 // The command and its workers have the file mode mask that was asked for; sandrun keeps its own.

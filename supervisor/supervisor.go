@@ -291,10 +291,18 @@ func (s *Supervisor) account(run *report.Run) error {
 		run.Notes = append(run.Notes, fmt.Sprintf("the run was killed by its time-out of %v", s.RunTimeout))
 		killed++
 	}
+	left := 0
 	for _, w := range run.Workers {
+		if w.Verdict == report.Passed || w.Verdict == report.Failed { // the others have a line of their own
+			left += w.Evidence.Leftover
+		}
 		if w.Verdict.Killed() || w.Verdict == report.Error {
 			killed++
 		}
+	}
+	if left > 0 {
+		run.Notes = append(run.Notes, fmt.Sprintf(
+			"processes outlived their workers and were killed with their leaves: %d (evidence.leftover of the JSON report says whose)", left))
 	}
 	if killed > 0 && run.Exit == 0 {
 		run.Exit = 1
