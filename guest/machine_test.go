@@ -325,7 +325,7 @@ func TestSignals(t *testing.T) {
 
 // A signal is for the one process: its children live until it decides.
 func TestSignalIsForOneProcess(t *testing.T) {
-	m := shell(t, `trap 'echo caught' TERM; sleep 60 & echo ready; wait; kill -0 $! && echo child lives; exit 3`)
+	m := shell(t, `sleep 60 & trap 'echo caught; kill -0 $! && echo child lives; exit 3' TERM; echo ready; wait`)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
