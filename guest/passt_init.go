@@ -30,6 +30,7 @@ func configurePasst() error {
 }
 
 // bindResolvConf makes the file at own, written here, stand in the place of system.
+// Where there is no place for one the guest has no name server, as the host has none.
 func bindResolvConf(system, own string) error {
 	text, err := os.ReadFile(system)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -39,15 +40,20 @@ func bindResolvConf(system, own string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// A link into the host's /run, say: that is the guest's own tmpfs.
-		if target, err = os.Readlink(system); err != nil {
-			return fmt.Errorf("name server of the guest: no %s to put one in: %w", system, err)
+		if target, err = os.Readlink(system); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
 		}
 		if !filepath.IsAbs(target) {
 			target = filepath.Join(filepath.Dir(system), target)
 		}
 		target = filepath.Clean(target) // "/run/../etc" is the host's
+		if rest, ok := strings.CutPrefix(target, "/var/run/"); ok {
+			target = "/run/" + rest
+		}
 		if !strings.HasPrefix(target, "/run/") {
-			return fmt.Errorf("name server of the guest: %s leads to %s, which is not there", system, target)
+			return nil
 		}
 		own = target
 	case err != nil:

@@ -196,19 +196,24 @@ func passtClient(t *testing.T, address string) {
 
 func TestBindResolvConf(t *testing.T) {
 	dir := t.TempDir()
-	for _, c := range []struct{ name, link, want string }{
-		{"nowhere", filepath.Join(dir, "run/resolv.conf"), "is not there"},
-		{"missing", "", "no such file"},
+	own := filepath.Join(dir, "own")
+	for name, link := range map[string]string{
+		"nowhere": filepath.Join(dir, "run/resolv.conf"), // not the guest's own /run
+		"missing": "",
 	} {
-		system := filepath.Join(dir, c.name)
-		if c.link != "" {
-			if err := os.Symlink(c.link, system); err != nil {
+		system := filepath.Join(dir, name)
+		if link != "" {
+			if err := os.Symlink(link, system); err != nil {
 				t.Fatal(err)
 			}
 		}
-		err := bindResolvConf(system, filepath.Join(dir, "own"))
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), system) {
-			t.Errorf("%s: %v, want an error with %q and the file's name", c.name, err, c.want)
+		if err := bindResolvConf(system, own); err != nil {
+			t.Errorf("%s: %v, want a guest without a name server", name, err)
+		}
+		for _, path := range []string{own, link} {
+			if _, err := os.Stat(path); path != "" && err == nil {
+				t.Errorf("%s: %s was written", name, path)
+			}
 		}
 	}
 }
