@@ -27,7 +27,7 @@ const hostEnv = "SANDRUN_FROM_HOST"
 // A handover is the value of hostEnv, as JSON.
 type handover struct {
 	Machine profiles.Machine `json:"machine"`
-	Path    string           `json:"path"` // of the command
+	Path    []byte           `json:"path"` // of the command; bytes, since JSON strings are UTF-8
 	UID     int              `json:"uid"`
 	GID     int              `json:"gid"`
 	Groups  []uint32         `json:"groups"`
@@ -47,7 +47,7 @@ func (p *plan) takeOver() (bool, error) {
 	if err := json.Unmarshal([]byte(value), &h); err != nil {
 		return true, fmt.Errorf("%s: %w", hostEnv, err)
 	}
-	p.machine, p.path, p.umask = h.Machine, h.Path, &h.Umask
+	p.machine, p.path, p.umask = h.Machine, string(h.Path), &h.Umask
 	if h.UID != 0 {
 		// Inside, sandrun is root for the sake of the cgroups; the command is who
 		// it would be on the host.
@@ -117,7 +117,7 @@ func inGuest(ctx context.Context, c *cli.Command, p plan, signals <-chan os.Sign
 		return err
 	}
 	value, err := json.Marshal(handover{
-		Machine: p.machine, Path: p.path, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups(), Umask: umask(),
+		Machine: p.machine, Path: []byte(p.path), UID: os.Geteuid(), GID: os.Getegid(), Groups: groups(), Umask: umask(),
 	})
 	if err != nil {
 		return err
@@ -150,8 +150,9 @@ func inGuest(ctx context.Context, c *cli.Command, p plan, signals <-chan os.Sign
 		BootTimeout: c.Duration("guest-boot-timeout"),
 		Timeout:     lifetime(p.runLimit),
 		RunDir:      dir.Path,
-		Forward: heeded(syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP,
-			syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP),
+		Forward: []os.Signal{
+			syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP,
+		},
 		Warn: func(s string) { fmt.Fprintf(os.Stderr, "sandrun: %s\n", s) },
 	}
 	select {
