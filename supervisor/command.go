@@ -157,7 +157,9 @@ func (s *Supervisor) forward(sig syscall.Signal, interrupts int) int {
 		}
 		pids, _ := s.Tree.Machine().Procs()
 		for _, pid := range pids {
-			_ = sys.Kill(pid, sig) // it may be gone
+			if pid > 0 { // 0 stands for one that this pid namespace does not see
+				_ = sys.Kill(pid, sig) // it may be gone
+			}
 		}
 	default:
 		s.mu.Lock()

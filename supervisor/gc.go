@@ -75,7 +75,11 @@ func Collect(ctx context.Context) (cleared []string, err error) {
 		if alive, err := tree.Alive(); alive || err != nil {
 			continue
 		}
-		if err := cgroup.RemoveTree(ctx, tree.Path); err != nil {
+		err := cgroup.RemoveTree(ctx, tree.Path)
+		if errors.Is(err, fs.ErrPermission) {
+			continue // another user's, who can
+		}
+		if err != nil {
 			failures = append(failures, fmt.Errorf("run %s: %w", id, err))
 			continue
 		}
