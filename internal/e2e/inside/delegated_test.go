@@ -33,8 +33,8 @@ func TestInADelegatedCgroup(t *testing.T) {
 	}
 	defer func() { _ = sys.CloseFD(fd) }()
 
-	run := func(args ...string) (string, int) {
-		cmd := exec.Command(copyOf(t, e2e.Sandrun(t), dir), append([]string{"exec", "--profile", "t3.small"}, args...)...)
+	sandrun := func(args ...string) (string, int) {
+		cmd := exec.Command(copyOf(t, e2e.Sandrun(t), dir), args...)
 		cmd.Dir = dir
 		cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + dir, "PATH=" + dir + ":" + os.Getenv("PATH")}
 		cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -42,6 +42,10 @@ func TestInADelegatedCgroup(t *testing.T) {
 		}
 		out, _ := cmd.CombinedOutput() // the status says more than the error
 		return string(out), e2e.Code(cmd.ProcessState)
+	}
+
+	run := func(args ...string) (string, int) {
+		return sandrun(append([]string{"exec", "--profile", "t3.small"}, args...)...)
 	}
 
 	// tail holds what it reads until a line ends: /dev/zero has none.
@@ -68,6 +72,18 @@ func TestInADelegatedCgroup(t *testing.T) {
 	out, code = run("--memory", "300MiB", "--", "true")
 	if code != 125 || !strings.Contains(out, "memory.max") || !strings.Contains(out, "104857600") {
 		t.Errorf("exit status %d, want 125 and the outer limit named:\n%s", code, out)
+	}
+
+	// A dead tree of somebody else is no business of this user's gc.
+	dead := mount + "/sandrun-0badcafe"
+	if err := os.Mkdir(dead, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := sandrun("gc"); code != 0 || !strings.Contains(out, "nothing to clear") {
+		t.Errorf("gc beside another user's dead run: exit status %d\n%s", code, out)
+	}
+	if err := os.Remove(dead); err != nil {
+		t.Error(err)
 	}
 
 	left, err := filepath.Glob(cg + "/sandrun-*")
