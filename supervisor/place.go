@@ -23,6 +23,7 @@ type Place interface {
 	WaitEmpty(ctx context.Context) (bool, error)
 	Procs() ([]int, error)
 	Kill() error
-	// Remove kills what is left, waits until it is gone and removes the place.
+	// Remove kills what is left, waits until it is gone and removes the place. It
+	// bounds the wait itself: a task in uninterruptible sleep can hold a place for ever.
 	Remove(ctx context.Context) error
 }

@@ -35,8 +35,6 @@ const (
 	leftoverGrace = 250 * time.Millisecond
 	// statusLinger is how long the runner may take to reap its worker.
 	statusLinger = 2 * time.Second
-	// removeWithin bounds the end of a leaf; a task in uninterruptible sleep can hold it.
-	removeWithin = 10 * time.Second
 )
 
 // handle serves one shim.
@@ -192,9 +190,7 @@ func (s *Supervisor) work(ctx context.Context, conn *net.UnixConn, w *worker, ex
 	if w.record.Wall == 0 {
 		w.record.Wall = report.Seconds(time.Since(w.record.Start))
 	}
-	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWithin)
-	defer cancel()
-	if err := w.place.Remove(removing); err != nil {
+	if err := w.place.Remove(context.WithoutCancel(ctx)); err != nil {
 		s.complain(err)
 	}
 	s.record(w, f)

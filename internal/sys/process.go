@@ -86,7 +86,7 @@ func SameFile(a, b *os.File) bool {
 // TryLock takes an exclusive flock(2) on f without waiting; false when another
 // open file description holds it.
 func TryLock(f *os.File) (bool, error) {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err := LockFD(int(f.Fd()))
 	if err == unix.EWOULDBLOCK {
 		return false, nil
 	}
@@ -121,16 +121,10 @@ func SignalName(s syscall.Signal) string { return unix.SignalName(s) }
 
 // LockFile takes an exclusive flock(2) on f and waits for it.
 func LockFile(f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("flock %s: %w", f.Name(), err)
-		}
-		return nil
+	if err := retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX) }); err != nil {
+		return fmt.Errorf("flock %s: %w", f.Name(), err)
 	}
+	return nil
 }
 
 // OwnedDir reports as an error whatever would let another user put things into
